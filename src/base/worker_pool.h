@@ -1,0 +1,58 @@
+// WorkerPool: a fixed set of threads for data-parallel loops on the CPU backend. Started once, never grows.
+// One loop runs at a time; the calling thread takes part. Results must not depend on the number of threads:
+// a body writes only what its own index owns.
+#ifndef LAPIDARY_BASE_WORKER_POOL_H_
+#define LAPIDARY_BASE_WORKER_POOL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lapidary {
+
+class WorkerPool {
+ public:
+  // num_threads counts the calling thread; 1 runs everything inline.
+  explicit WorkerPool(int num_threads);
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
+
+  // Calls body(begin, end) over disjoint ranges of at most `grain` indices that cover [0, count); returns when all
+  // are done. Not reentrant: body must not call ParallelFor on the same pool.
+  template <typename Body>
+  void ParallelFor(int64_t count, int64_t grain, const Body& body) {
+    Run(count, grain, [](const void* context, int64_t begin, int64_t end) {
+      (*static_cast<const Body*>(context))(begin, end);
+    }, &body);
+  }
+
+ private:
+  using RangeFunction = void (*)(const void* context, int64_t begin, int64_t end);
+
+  void Run(int64_t count, int64_t grain, RangeFunction function, const void* context);
+  void ThreadMain();
+  void TakeRanges();
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable start_, done_;
+  uint64_t generation_ = 0;  // guarded by mutex_; a new value starts a loop
+  int num_active_ = 0;       // guarded by mutex_; workers that have not finished the loop
+  bool stopping_ = false;    // guarded by mutex_
+
+  // The current loop: written under mutex_ before the generation changes.
+  RangeFunction function_ = nullptr;
+  const void* context_ = nullptr;
+  int64_t count_ = 0, grain_ = 1;
+  std::atomic<int64_t> next_{0};
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_BASE_WORKER_POOL_H_

@@ -1,0 +1,57 @@
+// Gemma4: the target model's forward pass over paged KV, written in the vocabulary of Ops.
+#ifndef LAPIDARY_MODEL_GEMMA4_H_
+#define LAPIDARY_MODEL_GEMMA4_H_
+
+#include <memory>
+#include <vector>
+
+#include "kv/arena.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/batch.h"
+#include "ops/ops.h"
+
+namespace lapidary {
+
+struct StepOutput {
+  Tensor hidden;  // [O,D] f32, after the final norm: what the drafter receives
+  Tensor logits;  // [O,V] f32, after the soft cap
+};
+
+// The layers' shapes as the KV layout wants them.
+std::vector<KvLayerShape> KvShapes(const ModelConfig& config);
+
+class Gemma4 {
+ public:
+  struct Limits {
+    int max_rows = 0;         // T of a step
+    int max_output_rows = 0;  // O of a step
+    bool fast_prefill = true; // rows that are not output rows stop after the last layer that owns KV
+    DType activations = DType::kF32;
+  };
+
+  // config, weights, ops and arena must outlive the model. All memory is allocated here.
+  Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena, const Limits& limits);
+  ~Gemma4();
+
+  // Runs one step: writes K and V of all rows, returns hidden state and logits of batch.output_rows, valid until
+  // the next call. Not thread-safe.
+  StepOutput Forward(const Batch& batch);
+
+  const ModelConfig& config() const { return config_; }
+  // Bytes of activations that `limits` would allocate: part of the memory formula.
+  static int64_t WorkspaceBytes(const ModelConfig& config, const Limits& limits);
+
+ private:
+  struct Workspace;
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  Ops& ops_;
+  KvArena& arena_;
+  Limits limits_;
+  std::unique_ptr<Workspace> workspace_;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_MODEL_GEMMA4_H_
