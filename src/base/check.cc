@@ -17,8 +17,8 @@ void SetCheckFailureHandler(CheckFailureHandler handler) { failure_handler.store
 
 void CheckFailed(const char* file, int line, const char* condition, const std::string& message) {
   const char* slash = std::strrchr(file, '/');
-  const std::string text = fmt::format("check failed at {}:{}: {}{}{}", slash ? slash + 1 : file, line,
-                                       condition, message.empty() ? "" : ": ", message);
+  const std::string text = fmt::format("check failed at {}:{}: {}{}{}", slash ? slash + 1 : file,
+                                       line, condition, message.empty() ? "" : ": ", message);
   std::fprintf(stderr, "%s\n", text.c_str());
   std::fflush(stderr);
   // Taken once: a CHECK that fails inside the handler must not call it again.

@@ -1,4 +1,5 @@
-// Result<T>: a value or an Error. How a request that is refused travels up to the server; nothing throws.
+// Result<T>: a value or an Error. How a request that is refused travels up to the server; nothing
+// throws.
 #ifndef LAPIDARY_BASE_RESULT_H_
 #define LAPIDARY_BASE_RESULT_H_
 
@@ -45,7 +46,8 @@ class [[nodiscard]] Result {
 struct Ok {};
 using Status = Result<Ok>;
 
-// Thrown only before the server is ready; caught once in main: one sentence that says what to do, exit code 1.
+// Thrown only before the server is ready; caught once in main: one sentence that says what to do,
+// exit code 1.
 class StartupError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

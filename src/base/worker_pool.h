@@ -1,6 +1,6 @@
-// WorkerPool: a fixed set of threads for data-parallel loops on the CPU backend. Started once, never grows.
-// One loop runs at a time; the calling thread takes part. Results must not depend on the number of threads:
-// a body writes only what its own index owns.
+// WorkerPool: a fixed set of threads for data-parallel loops on the CPU backend. Started once,
+// never grows. One loop runs at a time; the calling thread takes part. Results must not depend on
+// the number of threads: a body writes only what its own index owns.
 #ifndef LAPIDARY_BASE_WORKER_POOL_H_
 #define LAPIDARY_BASE_WORKER_POOL_H_
 
@@ -23,13 +23,16 @@ class WorkerPool {
 
   int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Calls body(begin, end) over disjoint ranges of at most `grain` indices that cover [0, count); returns when all
-  // are done. Not reentrant: body must not call ParallelFor on the same pool.
+  // Calls body(begin, end) over disjoint ranges of at most `grain` indices that cover [0, count);
+  // returns when all are done. Not reentrant: body must not call ParallelFor on the same pool.
   template <typename Body>
   void ParallelFor(int64_t count, int64_t grain, const Body& body) {
-    Run(count, grain, [](const void* context, int64_t begin, int64_t end) {
-      (*static_cast<const Body*>(context))(begin, end);
-    }, &body);
+    Run(
+        count, grain,
+        [](const void* context, int64_t begin, int64_t end) {
+          (*static_cast<const Body*>(context))(begin, end);
+        },
+        &body);
   }
 
  private:

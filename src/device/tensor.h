@@ -14,10 +14,13 @@ enum class DType : uint8_t { kF32, kBf16, kI32, kI64 };
 
 inline int64_t SizeOf(DType dtype) {
   switch (dtype) {
-    case DType::kBf16: return 2;
-    case DType::kI64: return 8;
+    case DType::kBf16:
+      return 2;
+    case DType::kI64:
+      return 8;
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
   }
   CHECK(false, "dtype {}", static_cast<int>(dtype));
   return 0;
@@ -48,7 +51,8 @@ struct Tensor {
 
   // Rows [begin, begin + count) as a view.
   Tensor Rows(int64_t begin, int64_t count) const {
-    CHECK(begin >= 0 && count >= 0 && begin + count <= rows(), "rows {}+{} of {}", begin, count, rows());
+    CHECK(begin >= 0 && count >= 0 && begin + count <= rows(), "rows {}+{} of {}", begin, count,
+          rows());
     Tensor view = *this;
     view.data = static_cast<char*>(data) + begin * row_stride * SizeOf(dtype);
     view.shape[0] = count;
@@ -56,8 +60,8 @@ struct Tensor {
   }
   // Columns [begin, begin + count) of a [rows, cols] view.
   Tensor Cols(int64_t begin, int64_t count) const {
-    CHECK(rank == 2 && begin >= 0 && count >= 0 && begin + count <= cols(), "columns {}+{} of {}", begin,
-          count, cols());
+    CHECK(rank == 2 && begin >= 0 && count >= 0 && begin + count <= cols(), "columns {}+{} of {}",
+          begin, count, cols());
     Tensor view = *this;
     view.data = static_cast<char*>(data) + begin * SizeOf(dtype);
     view.shape[1] = count;
@@ -66,7 +70,8 @@ struct Tensor {
 
  private:
   void* Typed(DType wanted) const {
-    CHECK(dtype == wanted, "tensor has dtype {}, wanted {}", static_cast<int>(dtype), static_cast<int>(wanted));
+    CHECK(dtype == wanted, "tensor has dtype {}, wanted {}", static_cast<int>(dtype),
+          static_cast<int>(wanted));
     return data;
   }
 };

@@ -13,8 +13,9 @@ Result<json::value> ParseJson(std::string_view text, std::string_view what) {
     code = json::error::extra_data;
   if (!code && !parser.done()) parser.finish(code);
   if (code)
-    return Error{fmt::format("{} is not valid JSON near byte {}: {}", what, consumed, code.message()),
-                 "", "invalid_json"};
+    return Error{
+        fmt::format("{} is not valid JSON near byte {}: {}", what, consumed, code.message()), "",
+        "invalid_json"};
   return parser.release();
 }
 

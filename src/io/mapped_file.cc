@@ -16,13 +16,15 @@ Result<MappedFile> MappedFile::Open(const std::filesystem::path& path, uint64_t 
   file.path_ = path.string();
   // O_NONBLOCK: opening a FIFO by mistake must fail, not wait.
   file.fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file.fd_ < 0) return Error{fmt::format("cannot open {}: {}", file.path_, std::strerror(errno)), "", ""};
-  struct stat info {};
+  if (file.fd_ < 0)
+    return Error{fmt::format("cannot open {}: {}", file.path_, std::strerror(errno)), "", ""};
+  struct stat info{};
   if (fstat(file.fd_, &info) != 0 || !S_ISREG(info.st_mode))
     return Error{fmt::format("{} is not a regular file", file.path_), "", ""};
   file.size_ = static_cast<size_t>(info.st_size);
   if (file.size_ > max_bytes)
-    return Error{fmt::format("{} has {} bytes, the limit is {}", file.path_, file.size_, max_bytes), "", ""};
+    return Error{fmt::format("{} has {} bytes, the limit is {}", file.path_, file.size_, max_bytes),
+                 "", ""};
   if (file.size_ == 0) return file;
   void* data = mmap(nullptr, file.size_, PROT_READ, MAP_SHARED, file.fd_, 0);
   if (data == MAP_FAILED) {
@@ -49,7 +51,7 @@ MappedFile::~MappedFile() {
 }
 
 Result<uint64_t> MappedFile::CurrentSize() const {
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd_, &info) != 0)
     return Error{fmt::format("cannot stat {}: {}", path_, std::strerror(errno)), "", ""};
   return static_cast<uint64_t>(info.st_size);
@@ -57,15 +59,18 @@ Result<uint64_t> MappedFile::CurrentSize() const {
 
 Result<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return Error{fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)), "", ""};
-  struct stat info {};
+  if (fd < 0)
+    return Error{fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)), "", ""};
+  struct stat info{};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(fd);
     return Error{fmt::format("{} is not a regular file", path.string()), "", ""};
   }
   if (static_cast<uint64_t>(info.st_size) > max_bytes) {
     close(fd);
-    return Error{fmt::format("{} has {} bytes, the limit is {}", path.string(), info.st_size, max_bytes), "", ""};
+    return Error{
+        fmt::format("{} has {} bytes, the limit is {}", path.string(), info.st_size, max_bytes), "",
+        ""};
   }
   std::string text(static_cast<size_t>(info.st_size), '\0');
   size_t done = 0;
@@ -76,7 +81,8 @@ Result<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_byt
     done += static_cast<size_t>(count);
   }
   close(fd);
-  if (done != text.size()) return Error{fmt::format("{} ended after {} bytes", path.string(), done), "", ""};
+  if (done != text.size())
+    return Error{fmt::format("{} ended after {} bytes", path.string(), done), "", ""};
   return text;
 }
 

@@ -14,15 +14,18 @@ namespace lapidary {
 
 class MappedFile {
  public:
-  // Errors: missing, not a regular file, larger than max_bytes, or not mappable; the message names the file.
-  static Result<MappedFile> Open(const std::filesystem::path& path, uint64_t max_bytes = UINT64_MAX);
+  // Errors: missing, not a regular file, larger than max_bytes, or not mappable; the message names
+  // the file.
+  static Result<MappedFile> Open(const std::filesystem::path& path,
+                                 uint64_t max_bytes = UINT64_MAX);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
-  // The file's size on disk now; differs from bytes().size() when it was truncated or grew since Open.
+  // The file's size on disk now; differs from bytes().size() when it was truncated or grew since
+  // Open.
   Result<uint64_t> CurrentSize() const;
 
  private:

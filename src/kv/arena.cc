@@ -9,14 +9,17 @@
 
 namespace lapidary {
 
-KvArena::KvArena(const KvLayout& layout, int32_t num_slabs) : layout_(layout), num_slabs_(num_slabs) {
+KvArena::KvArena(const KvLayout& layout, int32_t num_slabs)
+    : layout_(layout), num_slabs_(num_slabs) {
   const auto bytes = CheckedMul(layout.slab_bytes, num_slabs);
   CHECK(bytes && num_slabs >= 2, "{} slabs of {} bytes", num_slabs, layout.slab_bytes);
   void* data = mmap(nullptr, static_cast<size_t>(*bytes), PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED)
-    throw StartupError(fmt::format("cannot reserve {} bytes for the KV cache; use --max-total-tokens or a "
-                                   "shorter --max-model-len", *bytes));
+    throw StartupError(
+        fmt::format("cannot reserve {} bytes for the KV cache; use --max-total-tokens or a "
+                    "shorter --max-model-len",
+                    *bytes));
   data_ = static_cast<char*>(data);
   // Slab 0 holds page 0 of both kinds: all bytes 0xff read as NaN in f32 and in bf16.
   std::memset(data_, 0xff, static_cast<size_t>(layout_.slab_bytes));
@@ -40,6 +43,8 @@ LayerKv KvArena::layer(int index) const {
   return kv;
 }
 
-void KvArena::Poison() { std::memset(data_, 0xff, static_cast<size_t>(layout_.slab_bytes * num_slabs_)); }
+void KvArena::Poison() {
+  std::memset(data_, 0xff, static_cast<size_t>(layout_.slab_bytes * num_slabs_));
+}
 
 }  // namespace lapidary

@@ -1,4 +1,5 @@
-// KvArena: the bytes of the KV cache, one range of equal slabs. Storing only; which page is whose is SlabPool's.
+// KvArena: the bytes of the KV cache, one range of equal slabs. Storing only; which page is whose
+// is SlabPool's.
 #ifndef LAPIDARY_KV_ARENA_H_
 #define LAPIDARY_KV_ARENA_H_
 
@@ -39,7 +40,8 @@ class KvArena {
   int32_t num_slabs() const { return num_slabs_; }
   // The cache of a layer that owns one.
   LayerKv layer(int index) const;
-  // Fills every byte with the pattern of NaN: nothing read before it was written may change a result.
+  // Fills every byte with the pattern of NaN: nothing read before it was written may change a
+  // result.
   void Poison();
 
  private:

@@ -5,7 +5,8 @@
 namespace lapidary {
 namespace {
 
-// The smallest number of sliding pages that is a whole number of full pages; 1 if none is small enough.
+// The smallest number of sliding pages that is a whole number of full pages; 1 if none is small
+// enough.
 int SlidingPagesPerSlab(int64_t sliding_bytes, int64_t full_bytes) {
   for (int n = 1; n <= kMaxSlabPages; ++n)
     if (n * sliding_bytes % full_bytes == 0) return n;

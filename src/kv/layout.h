@@ -1,6 +1,6 @@
-// KvLayout: how many bytes a page of each kind has, where a layer lies in it, and how pages share slabs.
-// The one formula: the plan, admission and the arena all ask it. Layout of a page, KERNELS.md 3: for each layer with a
-// cache, for each KV head, K [64,Dh] then V [64,Dh].
+// KvLayout: how many bytes a page of each kind has, where a layer lies in it, and how pages share
+// slabs. The one formula: the plan, admission and the arena all ask it. Layout of a page,
+// KERNELS.md 3: for each layer with a cache, for each KV head, K [64,Dh] then V [64,Dh].
 #ifndef LAPIDARY_KV_LAYOUT_H_
 #define LAPIDARY_KV_LAYOUT_H_
 
@@ -14,8 +14,8 @@ namespace lapidary {
 inline constexpr int kPageTokens = 64;
 inline constexpr int kMaxSlabPages = 8;
 
-// Page ids carry their kind in the type. Id 0 of each kind is reserved and poisoned; table cells without a page
-// hold -1.
+// Page ids carry their kind in the type. Id 0 of each kind is reserved and poisoned; table cells
+// without a page hold -1.
 enum class FullPage : int32_t { kNone = -1 };
 enum class SlidingPage : int32_t { kNone = -1 };
 

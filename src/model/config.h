@@ -1,5 +1,5 @@
-// ModelConfig: what config.json says about one Gemma 4 text model or drafter, resolved per layer and checked.
-// Source: GEMMA4.md sections 1, 3, 9, 10; both published forms of config.json.
+// ModelConfig: what config.json says about one Gemma 4 text model or drafter, resolved per layer
+// and checked. Source: GEMMA4.md sections 1, 3, 9, 10; both published forms of config.json.
 #ifndef LAPIDARY_MODEL_CONFIG_H_
 #define LAPIDARY_MODEL_CONFIG_H_
 
@@ -21,14 +21,16 @@ struct LayerConfig {
   int num_kv_heads = 0;
   int head_dim = 0;
   int mlp_width = 0;
-  bool k_eq_v = false;   // no v_proj: V is K before its norm
-  bool owns_kv = true;   // false: KV-shared layer (and every drafter layer)
-  int kv_layer = 0;      // the layer whose K and V it reads; its own index when owns_kv; -1 in a drafter
+  bool k_eq_v = false;  // no v_proj: V is K before its norm
+  bool owns_kv = true;  // false: KV-shared layer (and every drafter layer)
+  int kv_layer =
+      0;  // the layer whose K and V it reads; its own index when owns_kv; -1 in a drafter
 };
 
 struct RopeConfig {
   double theta = 10000.0;
-  double rotary_factor = 1.0;  // "proportional": share of the head that rotates, denominator stays head_dim
+  double rotary_factor =
+      1.0;  // "proportional": share of the head that rotates, denominator stays head_dim
 };
 
 struct MoeConfig {
@@ -82,16 +84,19 @@ struct ModelConfig {
   int num_layers() const { return static_cast<int>(layers.size()); }
   // sqrt(hidden) rounded to bf16, whatever the arithmetic (GEMMA4.md 2).
   float embed_scale() const;
-  // The last layer of this kind that owns K and V: what KV-shared layers and the drafter read. -1: none.
+  // The last layer of this kind that owns K and V: what KV-shared layers and the drafter read. -1:
+  // none.
   int donor(LayerKind kind) const;
 };
 
-// `text` is config.json's content, `where` names it in errors. Every number is range-checked here, so that
-// products of two config numbers fit in int64 and nothing is allocated from an unchecked one.
+// `text` is config.json's content, `where` names it in errors. Every number is range-checked here,
+// so that products of two config numbers fit in int64 and nothing is allocated from an unchecked
+// one.
 Result<ModelConfig> ParseModelConfig(std::string_view text, std::string_view where);
 Result<ModelConfig> ReadModelConfig(const std::filesystem::path& model_dir);
 
-// Whether `drafter` can draft for `target`: hidden sizes, vocabulary, head sizes, KV heads and window agree.
+// Whether `drafter` can draft for `target`: hidden sizes, vocabulary, head sizes, KV heads and
+// window agree.
 Status CheckDrafterFits(const ModelConfig& target, const ModelConfig& drafter);
 
 // generation_config.json: sampling defaults and stop ids; absent file or field keeps these values.
@@ -101,7 +106,8 @@ struct GenerationConfig {
   float top_p = 0.95f;
   std::vector<int> eos_ids, suppress_ids;
 };
-Result<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model_dir, int vocab_size);
+Result<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model_dir,
+                                              int vocab_size);
 
 }  // namespace lapidary
 

@@ -26,16 +26,18 @@ class Gemma4 {
   struct Limits {
     int max_rows = 0;         // T of a step
     int max_output_rows = 0;  // O of a step
-    bool fast_prefill = true; // rows that are not output rows stop after the last layer that owns KV
+    bool fast_prefill =
+        true;  // rows that are not output rows stop after the last layer that owns KV
     DType activations = DType::kF32;
   };
 
   // config, weights, ops and arena must outlive the model. All memory is allocated here.
-  Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena, const Limits& limits);
+  Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
+         const Limits& limits);
   ~Gemma4();
 
-  // Runs one step: writes K and V of all rows, returns hidden state and logits of batch.output_rows, valid until
-  // the next call. Not thread-safe.
+  // Runs one step: writes K and V of all rows, returns hidden state and logits of
+  // batch.output_rows, valid until the next call. Not thread-safe.
   StepOutput Forward(const Batch& batch);
 
   const ModelConfig& config() const { return config_; }

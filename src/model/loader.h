@@ -1,5 +1,5 @@
-// Loading a checkpoint folder: config.json and safetensors (one file or shards with an index), mapped, every
-// tensor accounted for, or refused in one sentence that names file, tensor and rule.
+// Loading a checkpoint folder: config.json and safetensors (one file or shards with an index),
+// mapped, every tensor accounted for, or refused in one sentence that names file, tensor and rule.
 #ifndef LAPIDARY_MODEL_LOADER_H_
 #define LAPIDARY_MODEL_LOADER_H_
 
@@ -25,25 +25,28 @@ class Checkpoint {
 };
 
 struct LoadOptions {
-  // Reads each weight once before ready, so that a truncated file is found and the first request is warm.
+  // Reads each weight once before ready, so that a truncated file is found and the first request is
+  // warm.
   bool touch_all_bytes = true;
   std::function<void(uint64_t done_bytes, uint64_t total_bytes)> progress;  // may be empty
 };
 
 // Errors name the file, the tensor and the rule, and say what to do.
-Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const std::filesystem::path& model_dir, const LoadOptions& options);
+Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const std::filesystem::path& model_dir,
+                                                   const LoadOptions& options);
 
-// --load-format dummy: random weights from config.json alone, scaled so that logits are finite and experts evenly
-// used. Each element is a function of (tensor name, element index) only: the same bits on every backend.
-// Refused with both byte counts when it would not fit into available_bytes.
+// --load-format dummy: random weights from config.json alone, scaled so that logits are finite and
+// experts evenly used. Each element is a function of (tensor name, element index) only: the same
+// bits on every backend. Refused with both byte counts when it would not fit into available_bytes.
 Result<std::unique_ptr<Checkpoint>> MakeDummyCheckpoint(const std::filesystem::path& model_dir,
                                                         uint64_t available_bytes);
 
-// Bytes of all weights that the text model (or drafter) uses, from its config alone, with every product checked.
-// Used by `plan`, by the dummy loader and by the memory formula.
+// Bytes of all weights that the text model (or drafter) uses, from its config alone, with every
+// product checked. Used by `plan`, by the dummy loader and by the memory formula.
 uint64_t WeightBytes(const ModelConfig& config);
 
-// The assistant that belongs to a target folder: `<dir>-assistant` beside it, known by its architecture. Or nothing.
+// The assistant that belongs to a target folder: `<dir>-assistant` beside it, known by its
+// architecture. Or nothing.
 std::optional<std::filesystem::path> FindAssistant(const std::filesystem::path& model_dir);
 
 }  // namespace lapidary

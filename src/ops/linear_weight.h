@@ -1,5 +1,5 @@
-// LinearWeight: a [N,K] matrix made of up to three row blocks that lie apart in memory (Q, K, V; gate, up), so that a
-// mapped checkpoint is used where it lies.
+// LinearWeight: a [N,K] matrix made of up to three row blocks that lie apart in memory (Q, K, V;
+// gate, up), so that a mapped checkpoint is used where it lies.
 #ifndef LAPIDARY_OPS_LINEAR_WEIGHT_H_
 #define LAPIDARY_OPS_LINEAR_WEIGHT_H_
 
@@ -17,7 +17,8 @@ struct LinearWeight {
   LinearWeight() = default;
   LinearWeight(std::initializer_list<Tensor> parts) {  // NOLINT(google-explicit-constructor)
     for (const Tensor& part : parts) {
-      CHECK(num_blocks < 3 && part.rank == 2 && part.cols() == parts.begin()->cols(), "block {}", num_blocks);
+      CHECK(num_blocks < 3 && part.rank == 2 && part.cols() == parts.begin()->cols(), "block {}",
+            num_blocks);
       blocks[static_cast<size_t>(num_blocks++)] = part;
     }
   }

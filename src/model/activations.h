@@ -1,0 +1,52 @@
+// Activations: the buffers of one forward pass, allocated once for the largest step.
+#ifndef LAPIDARY_MODEL_ACTIVATIONS_H_
+#define LAPIDARY_MODEL_ACTIVATIONS_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "device/tensor.h"
+#include "model/config.h"
+
+namespace lapidary {
+
+// A [max rows, max columns] buffer from which a step takes the [rows, columns] it needs.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(int64_t max_rows, int64_t max_cols, DType dtype)
+      : max_elements_(max_rows * max_cols),
+        dtype_(dtype),
+        data_(new char[static_cast<size_t>(max_elements_ * SizeOf(dtype))]) {}
+  Tensor View(int64_t rows, int64_t cols) const {
+    CHECK(rows * cols <= max_elements_, "[{},{}] of {} elements", rows, cols, max_elements_);
+    return MakeTensor(data_.get(), dtype_, rows, cols);
+  }
+
+ private:
+  int64_t max_elements_ = 0;
+  DType dtype_ = DType::kF32;
+  std::unique_ptr<char[]> data_;
+};
+
+// Column counts of the buffers a layer uses, from the config: the largest over the layers.
+struct LayerWidths {
+  int64_t qkv = 0, attention = 0, gate_up = 0;
+  static LayerWidths Of(const ModelConfig& config);
+};
+
+struct Activations {
+  Buffer x, h, qkv, o, gate_up;       // [T,D] [T,D] [T,(H+2Hkv)Dh] [T,H*Dh] [T,2F]
+  Buffer expert_in, expert_out;       // [T,D] [T,D], MoE only
+  Buffer expert_ids, expert_weights;  // [T,K]
+  Buffer ple_gate, ple;               // [T,P] [T,L*P]
+  Buffer ple_tokens;                  // [T,L*P]
+
+  Activations(const ModelConfig& config, int64_t max_rows, DType dtype);
+  static int64_t Bytes(const ModelConfig& config, int64_t max_rows, DType dtype);
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_MODEL_ACTIVATIONS_H_

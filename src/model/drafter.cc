@@ -1,0 +1,73 @@
+#include "model/drafter.h"
+
+#include "model/decoder_layer.h"
+
+namespace lapidary {
+
+struct Drafter::Workspace {
+  Activations a;
+  Buffer in;              // [B,2*target D]: embedding, then state
+  Buffer y, logits, out;  // [B,D] [B,V] [B,target D]
+  std::vector<Layer> layers;
+
+  Workspace(const ModelConfig& config, int max_rows)
+      : a(config, max_rows, DType::kF32),
+        in(max_rows, int64_t{2} * config.target_hidden, DType::kF32),
+        y(max_rows, config.hidden, DType::kF32),
+        logits(max_rows, config.vocab_size, DType::kF32),
+        out(max_rows, config.target_hidden, DType::kF32) {}
+};
+
+Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
+                 const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
+                 int max_rows)
+    : target_config_(target_config),
+      target_weights_(target_weights),
+      config_(config),
+      weights_(weights),
+      ops_(ops),
+      max_rows_(max_rows),
+      workspace_(std::make_unique<Workspace>(config, max_rows)) {
+  for (int i = 0; i < config.num_layers(); ++i) {
+    const int donor = target_config.donor(config.layers[static_cast<size_t>(i)].kind);
+    workspace_->layers.push_back(MakeLayer(config, weights, i, arena.layer(donor)));
+  }
+}
+
+Drafter::~Drafter() = default;
+
+DraftOutput Drafter::Step(std::span<const int32_t> tokens, Tensor hidden, const RowSet& rows) {
+  Workspace& ws = *workspace_;
+  const auto b = static_cast<int64_t>(tokens.size());
+  const int64_t target_hidden = config_.target_hidden;
+  CHECK(b > 0 && b <= max_rows_ && rows.num_rows() == b && hidden.rows() == b &&
+            hidden.cols() == target_hidden,
+        "{} drafting rows of {}", b, max_rows_);
+  const Tensor in = ws.in.View(b, 2 * target_hidden);
+  ops_.Embed(in.Cols(0, target_hidden), target_weights_.embed, tokens,
+             target_config_.embed_scale());
+  std::vector<int32_t> all_rows;
+  for (int32_t i = 0; i < b; ++i) all_rows.push_back(i);
+  ops_.GatherRows(in.Cols(target_hidden, target_hidden), hidden, all_rows);
+
+  const Tensor x = ws.a.x.View(b, config_.hidden);
+  ops_.Linear(x, in, weights_.pre_projection);
+  ops_.RmsNorm(ws.a.h.View(b, config_.hidden), x, weights_.layers[0].input_norm, config_.norm_eps,
+               config_.hidden);
+  for (size_t i = 0; i < ws.layers.size(); ++i) {
+    const Tensor next = i + 1 < ws.layers.size() ? weights_.layers[i + 1].input_norm : Tensor{};
+    DecoderLayer(ops_, ws.layers[i], rows, ws.a, Tensor{}, next);
+  }
+  const Tensor y = ws.y.View(b, config_.hidden);
+  ops_.RmsNorm(y, x, weights_.final_norm, config_.norm_eps, config_.hidden);
+  DraftOutput out{ws.logits.View(b, config_.vocab_size), ws.out.View(b, target_hidden)};
+  ops_.Linear(out.hidden, y, weights_.post_projection);
+  if (weights_.centroids.empty())
+    ops_.Linear(out.logits, y, {weights_.embed});
+  else
+    ops_.CentroidLogits(out.logits, y, weights_.centroids, weights_.token_ordering, weights_.embed,
+                        config_.centroids.top_k);
+  return out;
+}
+
+}  // namespace lapidary

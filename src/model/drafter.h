@@ -1,0 +1,52 @@
+// Drafter: the assistant network (GEMMA4.md 9). Drafts one token a pass over the target's cached K
+// and V; writes no cache.
+#ifndef LAPIDARY_MODEL_DRAFTER_H_
+#define LAPIDARY_MODEL_DRAFTER_H_
+
+#include <memory>
+#include <span>
+
+#include "kv/arena.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/ops.h"
+
+namespace lapidary {
+
+// Which constant position a burst uses; n = index of the newest token, whose K and V are not
+// computed yet.
+enum class DraftPosition : uint8_t { kNewest, kLastKv };  // n, n - 1
+
+struct DraftOutput {
+  Tensor logits;  // [B,V] f32
+  Tensor hidden;  // [B,target D] f32: the state for the next pass
+};
+
+class Drafter {
+ public:
+  // All arguments must outlive the drafter. max_rows bounds B.
+  Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
+          const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
+          int max_rows);
+  ~Drafter();
+
+  // One pass. tokens [B]: the newest token of each row, or its previous draft; hidden [B,target D]
+  // f32: the target's state that produced the newest token, or the previous pass's. rows: positions
+  // are the burst's constant one, key_ends the number of tokens that have target K and V. The
+  // output is valid until the next call; hidden may be the last output's.
+  DraftOutput Step(std::span<const int32_t> tokens, Tensor hidden, const RowSet& rows);
+
+ private:
+  struct Workspace;
+  const ModelConfig& target_config_;
+  const ModelWeights& target_weights_;
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  Ops& ops_;
+  int max_rows_;
+  std::unique_ptr<Workspace> workspace_;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_MODEL_DRAFTER_H_

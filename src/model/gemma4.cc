@@ -1,0 +1,159 @@
+#include "model/gemma4.h"
+
+#include <cmath>
+
+#include "model/decoder_layer.h"
+
+namespace lapidary {
+namespace {
+
+// The last layer that owns K and V; later ones only read (GEMMA4.md 3.3).
+int LastKvLayer(const ModelConfig& config) {
+  int last = config.num_layers() - 1;
+  while (last > 0 && !config.layers[static_cast<size_t>(last)].owns_kv) --last;
+  return last;
+}
+
+}  // namespace
+
+std::vector<KvLayerShape> KvShapes(const ModelConfig& config) {
+  std::vector<KvLayerShape> shapes;
+  for (const LayerConfig& layer : config.layers)
+    shapes.push_back(
+        {layer.kind == LayerKind::kFull, layer.owns_kv, layer.num_kv_heads, layer.head_dim});
+  return shapes;
+}
+
+struct Gemma4::Workspace {
+  Activations a;
+  // Per-layer inputs of the rows that go on, for the layers from last_kv_layer on; the other rows
+  // never need them.
+  Buffer kept_ple, kept_ple_tokens, kept_embedding;
+  Buffer hidden, logits;  // f32
+  std::vector<Layer> layers;
+  int last_kv_layer = 0;
+
+  Workspace(const ModelConfig& config, const Limits& limits)
+      : a(config, limits.max_rows, limits.activations),
+        hidden(limits.max_output_rows, config.hidden, DType::kF32),
+        logits(limits.max_output_rows, config.vocab_size, DType::kF32),
+        last_kv_layer(LastKvLayer(config)) {
+    if (config.ple_width == 0) return;
+    const int64_t columns = int64_t{config.num_layers()} * config.ple_width;
+    kept_ple = Buffer(limits.max_output_rows, columns, limits.activations);
+    kept_ple_tokens = Buffer(limits.max_output_rows, columns, limits.activations);
+    kept_embedding = Buffer(limits.max_output_rows, config.hidden, limits.activations);
+  }
+};
+
+Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
+               const Limits& limits)
+    : config_(config),
+      weights_(weights),
+      ops_(ops),
+      arena_(arena),
+      limits_(limits),
+      workspace_(std::make_unique<Workspace>(config, limits)) {
+  for (int i = 0; i < config.num_layers(); ++i)
+    workspace_->layers.push_back(
+        MakeLayer(config, weights, i, arena.layer(config.layers[static_cast<size_t>(i)].kv_layer)));
+}
+
+Gemma4::~Gemma4() = default;
+
+int64_t Gemma4::WorkspaceBytes(const ModelConfig& config, const Limits& limits) {
+  const int64_t element = SizeOf(limits.activations);
+  int64_t bytes = Activations::Bytes(config, limits.max_rows, limits.activations);
+  bytes +=
+      int64_t{limits.max_output_rows} * (config.hidden + config.vocab_size) * SizeOf(DType::kF32);
+  if (config.ple_width > 0)
+    bytes += int64_t{limits.max_output_rows} *
+             (int64_t{2} * config.num_layers() * config.ple_width + config.hidden) * element;
+  return bytes;
+}
+
+namespace {
+
+// Per-layer inputs of layers [first, last) for rows whose scaled embeddings are x (GEMMA4.md 3.6).
+// [T,(last-first)*P]
+Tensor MakePle(Ops& ops, const ModelConfig& config, const ModelWeights& weights, Tensor x,
+               std::span<const int32_t> tokens, int first, int last, const Buffer& out,
+               const Buffer& token_part) {
+  const int64_t width = config.ple_width, columns = (last - first) * width;
+  const Tensor ple = out.View(x.rows(), columns);
+  const Tensor token_rows = token_part.View(x.rows(), columns);
+  ops.Linear(ple, x, {weights.ple_model_projection.blocks[0].Rows(first * width, columns)});
+  ops.Embed(token_rows, weights.ple_embed.Cols(first * width, columns), tokens,
+            RoundToBf16(std::sqrt(static_cast<float>(width))));
+  ops.PerLayerInput(ple, token_rows, weights.ple_projection_norm,
+                    1.0f / std::sqrt(static_cast<float>(config.hidden)), config.norm_eps);
+  return ple;
+}
+
+}  // namespace
+
+StepOutput Gemma4::Forward(const Batch& batch) {
+  Workspace& ws = *workspace_;
+  Activations& a = ws.a;
+  const int64_t t = batch.num_rows(), hidden = config_.hidden, width = config_.ple_width;
+  const auto num_out = static_cast<int64_t>(batch.output_rows.size());
+  CHECK(t > 0 && t <= limits_.max_rows && num_out <= limits_.max_output_rows,
+        "step of {} rows, {} of them output", t, num_out);
+  const RowSet rows = RowSet::FromBatch(batch);
+  const int num_layers = config_.num_layers();
+  // With shared KV layers, rows nobody asks about stop at the last layer that owns KV; otherwise
+  // they stop nowhere but before the head.
+  const bool stops = limits_.fast_prefill && ws.last_kv_layer + 1 < num_layers && num_out < t;
+  const int stop_layer = stops ? ws.last_kv_layer : num_layers;
+
+  const Tensor x = a.x.View(t, hidden);
+  ops_.Embed(x, weights_.embed, batch.tokens, config_.embed_scale());
+  Tensor ple, kept_ple;
+  std::vector<int32_t> kept_tokens;
+  for (const int32_t row : batch.output_rows)
+    kept_tokens.push_back(batch.tokens.at(static_cast<size_t>(row)));
+  if (width > 0) {
+    if (stop_layer > 0)
+      ple = MakePle(ops_, config_, weights_, x, batch.tokens, 0, stop_layer, a.ple, a.ple_tokens);
+    if (stops && num_out > 0) {
+      const Tensor embedding = ws.kept_embedding.View(num_out, hidden);
+      ops_.GatherRows(embedding, x, batch.output_rows);
+      kept_ple = MakePle(ops_, config_, weights_, embedding, kept_tokens, stop_layer, num_layers,
+                         ws.kept_ple, ws.kept_ple_tokens);
+    }
+  }
+  ops_.RmsNorm(a.h.View(t, hidden), x, weights_.layers[0].input_norm, config_.norm_eps, hidden);
+  RowSet kept_rows;
+  for (int i = 0; i < num_layers; ++i) {
+    const Layer& layer = ws.layers[static_cast<size_t>(i)];
+    const Tensor next =
+        i + 1 < num_layers ? weights_.layers[static_cast<size_t>(i) + 1].input_norm : Tensor{};
+    Tensor layer_ple;
+    if (width > 0 && i < stop_layer) layer_ple = ple.Cols(i * width, width);
+    if (width > 0 && i >= stop_layer && num_out > 0)
+      layer_ple = kept_ple.Cols((i - stop_layer) * width, width);
+    if (i < stop_layer) {
+      DecoderLayer(ops_, layer, rows, a, layer_ple, next);
+    } else if (i == stop_layer) {
+      DecoderLayerKeeping(ops_, layer, rows, batch.output_rows, a, layer_ple, next);
+      kept_rows = rows.Subset(batch.output_rows);
+    } else if (num_out > 0) {
+      DecoderLayer(ops_, layer, kept_rows, a, layer_ple, next);
+    }
+  }
+  const Tensor y = ws.hidden.View(num_out, hidden),
+               logits = ws.logits.View(num_out, config_.vocab_size);
+  if (num_out == 0) return {y, logits};
+  if (stops)
+    ops_.RmsNorm(y, a.x.View(num_out, hidden), weights_.final_norm, config_.norm_eps, hidden);
+  else {
+    const Tensor last = a.h.View(num_out, hidden);
+    ops_.GatherRows(last, a.x.View(t, hidden), batch.output_rows);
+    ops_.RmsNorm(y, last, weights_.final_norm, config_.norm_eps, hidden);
+  }
+  ops_.Linear(logits, y, {weights_.embed});
+  if (config_.logit_softcap > 0) ops_.SoftCap(logits, config_.logit_softcap);
+  return {y, logits};
+}
+
+}  // namespace lapidary

@@ -1,0 +1,172 @@
+// RoPE, the KV cache and attention over pages. A row sums over its keys page by page in ascending
+// position, so its bits depend neither on how the prompt was cut into chunks nor on the other rows.
+#include <algorithm>
+#include <cmath>
+
+#include "ops/cpu/cpu_backend.h"
+#include "ops/cpu/vector.h"
+
+namespace lapidary::cpu {
+namespace {
+
+int32_t PageAt(const RowSet& rows, size_t row, bool full, int64_t position) {
+  const PageTables& tables = rows.tables.at(static_cast<size_t>(rows.sequences[row]));
+  const int64_t cell = position / kPageTokens;
+  CHECK(cell < tables.num_pages, "row {} needs page cell {} of {}", row, cell, tables.num_pages);
+  return (full ? tables.full : tables.sliding)[cell];
+}
+
+void CopyIn(char* target, DType dtype, const float* values, int64_t count) {
+  if (dtype == DType::kF32) {
+    std::memcpy(target, values, static_cast<size_t>(count) * sizeof(float));
+  } else {
+    Bf16* cells = reinterpret_cast<Bf16*>(target);
+    for (int64_t i = 0; i < count; ++i) cells[i] = ToBf16(values[i]);
+  }
+}
+
+// `count` rows of Dh of a page's K or V as floats.
+const float* PageRows(const char* data, DType dtype, int64_t elements,
+                      std::vector<float>& scratch) {
+  if (dtype == DType::kF32) return reinterpret_cast<const float*>(data);
+  const Bf16* cells = reinterpret_cast<const Bf16*>(data);
+  scratch.resize(static_cast<size_t>(elements));
+  for (size_t i = 0; i < scratch.size(); ++i) scratch[i] = ToFloat(cells[i]);
+  return scratch.data();
+}
+
+struct AttentionScratch {
+  std::vector<float> q, scores, out, page;
+};
+
+// One query row against one KV head: the `group` query heads that read it.
+void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int kv_head,
+               const AttentionSpec& spec, AttentionScratch& scratch) {
+  const LayerKv& kv = spec.kv;
+  const int64_t dim = kv.head_dim, group = spec.num_heads / kv.num_kv_heads;
+  const int64_t end = rows.key_ends[static_cast<size_t>(row)];
+  const int64_t begin = spec.window > 0 ? std::max<int64_t>(0, end - spec.window) : 0;
+  const int64_t count = end - begin;
+  scratch.scores.resize(static_cast<size_t>(group * count));
+  scratch.out.assign(static_cast<size_t>(group * dim), 0.0f);
+
+  const auto for_each_page = [&](auto&& body) {
+    for (int64_t position = begin; position < end;) {
+      const int64_t page_end = std::min(end, (position / kPageTokens + 1) * kPageTokens);
+      const int32_t page = PageAt(rows, static_cast<size_t>(row), spec.full, position);
+      body(page, position % kPageTokens, position - begin, page_end - position);
+      position = page_end;
+    }
+  };
+  for_each_page([&](int32_t page, int64_t first, int64_t index, int64_t num_keys) {
+    const float* keys = PageRows(kv.Keys(page, kv_head) + first * dim * SizeOf(kv.dtype), kv.dtype,
+                                 num_keys * dim, scratch.page);
+    for (int64_t j = 0; j < num_keys; ++j)
+      for (int64_t g = 0; g < group; ++g)
+        scratch.scores[static_cast<size_t>(g * count + index + j)] =
+            Dot(q + g * dim, keys + j * dim, dim);
+  });
+  std::vector<float> sums(static_cast<size_t>(group));
+  for (int64_t g = 0; g < group; ++g) {
+    float* scores = scratch.scores.data() + g * count;
+    const float largest = *std::max_element(scores, scores + count);
+    float sum = 0;
+    for (int64_t j = 0; j < count; ++j) sum += scores[j] = Exp(scores[j] - largest);
+    sums[static_cast<size_t>(g)] = sum;
+  }
+  for_each_page([&](int32_t page, int64_t first, int64_t index, int64_t num_keys) {
+    const float* values = PageRows(kv.Values(page, kv_head) + first * dim * SizeOf(kv.dtype),
+                                   kv.dtype, num_keys * dim, scratch.page);
+    for (int64_t j = 0; j < num_keys; ++j)
+      for (int64_t g = 0; g < group; ++g) {
+        const float p = scratch.scores[static_cast<size_t>(g * count + index + j)];
+        float* o = scratch.out.data() + g * dim;
+        for (int64_t i = 0; i < dim; ++i) o[i] += p * values[j * dim + i];
+      }
+  });
+  for (int64_t g = 0; g < group; ++g)
+    for (int64_t i = 0; i < dim; ++i)
+      scratch.out[static_cast<size_t>(g * dim + i)] /= sums[static_cast<size_t>(g)];
+  WriteRow(out.Cols(kv_head * group * dim, group * dim), row, scratch.out.data(), group * dim);
+}
+
+}  // namespace
+
+void CpuBackend::Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) {
+  CHECK(x.rows() == rows.num_rows() && x.cols() % head_dim == 0, "rope of [{},{}]", x.rows(),
+        x.cols());
+  const int64_t half = head_dim / 2;
+  // Pairs beyond the rotary share have frequency 0 and pass through (GEMMA4.md 4).
+  const int64_t rotated = static_cast<int64_t>(rope.rotary_factor * head_dim / 2);
+  std::vector<float> frequency(static_cast<size_t>(rotated));
+  for (int64_t j = 0; j < rotated; ++j)
+    frequency[static_cast<size_t>(j)] =
+        1.0f / static_cast<float>(std::pow(rope.theta, static_cast<double>(2 * j) / head_dim));
+  pool_.ParallelFor(x.rows(), 8, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch, row, cosine(static_cast<size_t>(rotated)),
+        sine(static_cast<size_t>(rotated));
+    for (int64_t t = begin; t < end; ++t) {
+      for (size_t j = 0; j < cosine.size(); ++j) {
+        // The angle is an f32 product, as in the reference; its cosine is exact to f32.
+        const float angle =
+            static_cast<float>(rows.positions[static_cast<size_t>(t)]) * frequency[j];
+        cosine[j] = static_cast<float>(std::cos(static_cast<double>(angle)));
+        sine[j] = static_cast<float>(std::sin(static_cast<double>(angle)));
+        if (x.dtype == DType::kBf16) {
+          cosine[j] = RoundToBf16(cosine[j]);
+          sine[j] = RoundToBf16(sine[j]);
+        }
+      }
+      const float* in = ReadRow(x, t, scratch);
+      row.assign(in, in + x.cols());
+      for (int64_t head = 0; head < x.cols(); head += head_dim)
+        for (int64_t j = 0; j < rotated; ++j) {
+          const float a = in[head + j], b = in[head + j + half];
+          const float c = cosine[static_cast<size_t>(j)], s = sine[static_cast<size_t>(j)];
+          row[static_cast<size_t>(head + j)] = a * c - b * s;
+          row[static_cast<size_t>(head + j + half)] = b * c + a * s;
+        }
+      WriteRow(x, t, row.data(), x.cols());
+    }
+  });
+}
+
+void CpuBackend::StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) {
+  const LayerKv& kv = spec.kv;
+  CHECK(k.rows() == rows.num_rows() && k.cols() == int64_t{kv.num_kv_heads} * kv.head_dim,
+        "store [{},{}]", k.rows(), k.cols());
+  std::vector<float> k_scratch, v_scratch;
+  for (int64_t t = 0; t < k.rows(); ++t) {
+    const int32_t position = rows.positions[static_cast<size_t>(t)];
+    const int32_t page = PageAt(rows, static_cast<size_t>(t), spec.full, position);
+    const int64_t offset = position % kPageTokens * kv.head_dim * SizeOf(kv.dtype);
+    const float* k_row = ReadRow(k, t, k_scratch);
+    const float* v_row = ReadRow(v, t, v_scratch);
+    for (int head = 0; head < kv.num_kv_heads; ++head) {
+      CopyIn(kv.Keys(page, head) + offset, kv.dtype, k_row + head * kv.head_dim, kv.head_dim);
+      CopyIn(kv.Values(page, head) + offset, kv.dtype, v_row + head * kv.head_dim, kv.head_dim);
+    }
+  }
+}
+
+void CpuBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) {
+  const LayerKv& kv = spec.kv;
+  CHECK(spec.num_heads % kv.num_kv_heads == 0 && q.rows() == rows.num_rows() &&
+            out.rows() == q.rows() && q.cols() == int64_t{spec.num_heads} * kv.head_dim &&
+            out.cols() == q.cols(),
+        "attention of [{},{}], {} heads on {}", q.rows(), q.cols(), spec.num_heads,
+        kv.num_kv_heads);
+  const int64_t group_width = q.cols() / kv.num_kv_heads;
+  pool_.ParallelFor(q.rows() * kv.num_kv_heads, 1, [&](int64_t begin, int64_t end) {
+    AttentionScratch scratch;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t row = item / kv.num_kv_heads;
+      const int kv_head = static_cast<int>(item % kv.num_kv_heads);
+      const float* q_row = ReadRow(q, row, scratch.q) + kv_head * group_width;
+      CHECK(rows.key_ends[static_cast<size_t>(row)] > 0, "row {} sees no key", row);
+      AttendRow(out, q_row, rows, row, kv_head, spec, scratch);
+    }
+  });
+}
+
+}  // namespace lapidary::cpu

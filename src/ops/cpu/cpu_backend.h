@@ -1,0 +1,49 @@
+// CpuBackend: the class behind MakeCpuOps; its ops are spread over the sources of this folder.
+#ifndef LAPIDARY_OPS_CPU_CPU_BACKEND_H_
+#define LAPIDARY_OPS_CPU_CPU_BACKEND_H_
+
+#include <span>
+#include <vector>
+
+#include "base/worker_pool.h"
+#include "ops/ops.h"
+
+namespace lapidary::cpu {
+
+class CpuBackend : public Ops {
+ public:
+  explicit CpuBackend(int num_threads) : pool_(num_threads) {}
+
+  // elementwise.cc
+  void Embed(Tensor out, Tensor table, std::span<const int32_t> ids, float scale) override;
+  void RmsNorm(Tensor out, Tensor in, Tensor weight, float eps, int64_t group) override;
+  void AddScale(Tensor x, Tensor y, float scale) override;
+  void GeluMul(Tensor out, Tensor gate, Tensor up) override;
+  void SoftCap(Tensor x, float cap) override;
+  void GatherRows(Tensor out, Tensor in, std::span<const int32_t> rows) override;
+  // cpu_ops.cc
+  void Linear(Tensor out, Tensor in, const LinearWeight& weight) override;
+  // attention.cc
+  void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
+  void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;
+  void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) override;
+  // moe.cc
+  void Router(Tensor experts, Tensor weights, Tensor x, const RouterWeights& router,
+              float eps) override;
+  void Experts(Tensor out, Tensor z, Tensor experts, Tensor weights, Tensor gate_up,
+               Tensor down) override;
+  // centroid.cc
+  void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
+                      Tensor embed, int top_k) override;
+
+ private:
+  // Rows of a bf16 tensor as f32 [T,N] for Linear; f32 tensors pass through.
+  Tensor AsF32(Tensor in, std::vector<float>& storage);
+
+  WorkerPool pool_;
+  std::vector<float> linear_in_, linear_out_;
+};
+
+}  // namespace lapidary::cpu
+
+#endif  // LAPIDARY_OPS_CPU_CPU_BACKEND_H_

@@ -1,0 +1,99 @@
+// Embedding, norms, activations: one row at a time, sums in f32 over 16 lanes.
+#include "ops/cpu/cpu_backend.h"
+#include "ops/cpu/vector.h"
+
+namespace lapidary::cpu {
+namespace {
+
+constexpr int64_t kRowGrain = 4;
+
+}  // namespace
+
+void CpuBackend::Embed(Tensor out, Tensor table, std::span<const int32_t> ids, float scale) {
+  CHECK(out.rows() == static_cast<int64_t>(ids.size()) && out.cols() == table.cols(),
+        "embed [{},{}]", out.rows(), out.cols());
+  std::vector<float> row, scaled(static_cast<size_t>(out.cols()));
+  for (size_t t = 0; t < ids.size(); ++t) {
+    CHECK(ids[t] >= 0 && ids[t] < table.rows(), "token id {} of {}", ids[t], table.rows());
+    const float* source = ReadRow(table, ids[t], row);
+    for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = source[i] * scale;
+    WriteRow(out, static_cast<int64_t>(t), scaled.data(), out.cols());
+  }
+}
+
+void CpuBackend::RmsNorm(Tensor out, Tensor in, Tensor weight, float eps, int64_t group) {
+  CHECK(group > 0 && in.cols() % group == 0 && out.cols() == in.cols() && out.rows() == in.rows(),
+        "norm of [{},{}] by {}", in.rows(), in.cols(), group);
+  CHECK(weight.empty() || weight.num_elements() == group, "norm weight {} for group {}",
+        weight.num_elements(), group);
+  const std::vector<float> w = weight.empty() ? std::vector<float>() : ToFloats(weight);
+  pool_.ParallelFor(in.rows(), kRowGrain, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch, normed(static_cast<size_t>(in.cols()));
+    for (int64_t t = begin; t < end; ++t) {
+      const float* x = ReadRow(in, t, scratch);
+      for (int64_t g = 0; g < in.cols(); g += group) {
+        const float mean = Dot(x + g, x + g, group) / static_cast<float>(group);
+        const float factor = 1.0f / std::sqrt(mean + eps);
+        float* y = normed.data() + g;
+        if (w.empty())
+          for (int64_t i = 0; i < group; ++i) y[i] = x[g + i] * factor;
+        else
+          for (int64_t i = 0; i < group; ++i) y[i] = x[g + i] * factor * w[static_cast<size_t>(i)];
+      }
+      WriteRow(out, t, normed.data(), in.cols());
+    }
+  });
+}
+
+void CpuBackend::AddScale(Tensor x, Tensor y, float scale) {
+  CHECK(y.empty() || (x.rows() == y.rows() && x.cols() == y.cols()), "add [{},{}]", x.rows(),
+        x.cols());
+  std::vector<float> a, b, sum(static_cast<size_t>(x.cols()));
+  for (int64_t t = 0; t < x.rows(); ++t) {
+    const float* left = ReadRow(x, t, a);
+    if (y.empty()) {
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] = left[i] * scale;
+    } else {
+      const float* right = ReadRow(y, t, b);
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] = (left[i] + right[i]) * scale;
+    }
+    WriteRow(x, t, sum.data(), x.cols());
+  }
+}
+
+void CpuBackend::GeluMul(Tensor out, Tensor gate, Tensor up) {
+  CHECK(gate.rows() == up.rows() && gate.cols() == up.cols() && out.cols() == up.cols(),
+        "gelu [{},{}]", up.rows(), up.cols());
+  pool_.ParallelFor(gate.rows(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> a, b, product(static_cast<size_t>(gate.cols()));
+    for (int64_t t = begin; t < end; ++t) {
+      const float* g = ReadRow(gate, t, a);
+      const float* u = ReadRow(up, t, b);
+      for (size_t i = 0; i < product.size(); ++i) product[i] = GeluTanh(g[i]) * u[i];
+      WriteRow(out, t, product.data(), out.cols());
+    }
+  });
+}
+
+void CpuBackend::SoftCap(Tensor x, float cap) {
+  pool_.ParallelFor(x.rows(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch, capped(static_cast<size_t>(x.cols()));
+    for (int64_t t = begin; t < end; ++t) {
+      const float* row = ReadRow(x, t, scratch);
+      for (size_t i = 0; i < capped.size(); ++i) capped[i] = cap * Tanh(row[i] / cap);
+      WriteRow(x, t, capped.data(), x.cols());
+    }
+  });
+}
+
+void CpuBackend::GatherRows(Tensor out, Tensor in, std::span<const int32_t> rows) {
+  CHECK(out.rows() == static_cast<int64_t>(rows.size()) && out.cols() == in.cols(),
+        "gather {} rows", rows.size());
+  std::vector<float> scratch;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    CHECK(rows[i] >= 0 && rows[i] < in.rows(), "row {} of {}", rows[i], in.rows());
+    WriteRow(out, static_cast<int64_t>(i), ReadRow(in, rows[i], scratch), in.cols());
+  }
+}
+
+}  // namespace lapidary::cpu

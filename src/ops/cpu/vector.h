@@ -1,0 +1,102 @@
+// Sixteen floats at a time in the compiler's vectors, and the fixed orders of the CPU definitions.
+// Only for sources compiled with the base flags: nothing here may be inlined into *_avx2.cc or
+// *_avx512.cc.
+#ifndef LAPIDARY_OPS_CPU_VECTOR_H_
+#define LAPIDARY_OPS_CPU_VECTOR_H_
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "device/tensor.h"
+
+namespace lapidary::cpu {
+
+inline constexpr int64_t kLanes = 16;
+
+struct Lanes {
+  float v[kLanes] = {};
+  float Sum() const {
+    float a[8], b[4];
+    for (int i = 0; i < 8; ++i) a[i] = v[i] + v[i + 8];
+    for (int i = 0; i < 4; ++i) b[i] = a[i] + a[i + 4];
+    return (b[0] + b[2]) + (b[1] + b[3]);
+  }
+};
+
+// Sum of a[i] * b[i] in 16 lanes and a tree.
+inline float Dot(const float* a, const float* b, int64_t n) {
+  Lanes lanes;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) lanes.v[l] += a[i + l] * b[i + l];
+  for (int64_t l = 0; i + l < n; ++l) lanes.v[l] += a[i + l] * b[i + l];
+  return lanes.Sum();
+}
+
+// e^x to about 2 ulp by range reduction and a degree-6 polynomial; the same bits on every machine,
+// unlike libm's.
+inline float Exp(float x) {
+  if (!(x > -87.3f)) return std::isnan(x) ? x : 0.0f;
+  if (x > 88.7f) return INFINITY;
+  const float n = std::nearbyint(x * 1.44269504f);
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  // Two steps, because 2^n alone may lie outside the normal range at the ends.
+  const int half = static_cast<int>(n) / 2, rest = static_cast<int>(n) - half;
+  return p * std::bit_cast<float>(static_cast<uint32_t>(half + 127) << 23) *
+         std::bit_cast<float>(static_cast<uint32_t>(rest + 127) << 23);
+}
+
+inline float Tanh(float x) {
+  const float e = Exp(2.0f * std::fabs(x));
+  const float t = 1.0f - 2.0f / (e + 1.0f);
+  return x < 0 ? -t : t;
+}
+
+inline float GeluTanh(float x) {
+  const float inner = 0.79788456f * (x + 0.044715f * x * x * x);
+  return 0.5f * x * (1.0f + Tanh(inner));
+}
+
+// Row `row` of a [T,N] tensor as floats: in place for f32, through `scratch` for bf16.
+inline const float* ReadRow(const Tensor& tensor, int64_t row, std::vector<float>& scratch) {
+  const int64_t offset = row * tensor.row_stride;
+  if (tensor.dtype == DType::kF32) return tensor.f32() + offset;
+  const Bf16* source = tensor.bf16() + offset;
+  scratch.resize(static_cast<size_t>(tensor.cols()));
+  for (size_t i = 0; i < scratch.size(); ++i) scratch[i] = ToFloat(source[i]);
+  return scratch.data();
+}
+
+// Stores one row, rounding if the tensor is bf16.
+inline void WriteRow(Tensor tensor, int64_t row, const float* values, int64_t count) {
+  const int64_t offset = row * tensor.row_stride;
+  if (tensor.dtype == DType::kF32) {
+    float* target = tensor.f32() + offset;
+    if (target != values) std::memcpy(target, values, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  Bf16* target = tensor.bf16() + offset;
+  for (int64_t i = 0; i < count; ++i) target[i] = ToBf16(values[i]);
+}
+
+// A small 1-D weight ([D], bf16 or f32) as floats.
+inline std::vector<float> ToFloats(const Tensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.num_elements()));
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = tensor.dtype == DType::kF32 ? tensor.f32()[i] : ToFloat(tensor.bf16()[i]);
+  return values;
+}
+
+}  // namespace lapidary::cpu
+
+#endif  // LAPIDARY_OPS_CPU_VECTOR_H_

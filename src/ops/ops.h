@@ -1,0 +1,98 @@
+// Ops: the vocabulary the model is written in. Primitives are pure virtual; fused ops have a body
+// in fused.cc written in primitives only, which is their definition. Tensors carry their dtype:
+// arithmetic is f32, rounding happens on store. T tokens, D hidden, F MLP width, Dh head size, P
+// per-layer width, V vocabulary, E experts, K experts per token.
+#ifndef LAPIDARY_OPS_OPS_H_
+#define LAPIDARY_OPS_OPS_H_
+
+#include <cstdint>
+#include <span>
+
+#include "device/tensor.h"
+#include "kv/arena.h"
+#include "ops/linear_weight.h"
+#include "ops/row_set.h"
+
+namespace lapidary {
+
+struct RopeSpec {
+  double theta = 10000.0;
+  double rotary_factor = 1.0;  // pairs from factor * Dh / 2 on do not rotate
+};
+
+// What one layer's attention needs besides its rows.
+struct AttentionSpec {
+  LayerKv kv;         // the cache it reads (its own or the donor's)
+  bool full = false;  // which page table
+  int window = 0;     // 0: all keys
+  int num_heads = 0;  // query heads
+  float norm_eps = 1e-6f;
+  RopeSpec rope;
+};
+
+// How a layer's fused Q|K|V rows become normed, rotated Q and cached K, V.
+struct QkvSpec {
+  Tensor q_norm, k_norm;  // [Dh]
+  bool has_q = true;      // the rows hold Q
+  bool has_kv = true;     // the rows hold K (and V unless k_eq_v)
+  bool k_eq_v = false;    // V is K before its norm
+};
+
+struct RouterWeights {
+  Tensor scale, proj, per_expert_scale;  // [D] [E,D] [E]
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // out[t] = table[ids[t]] * scale.                                             [T,D] [V,D]
+  virtual void Embed(Tensor out, Tensor table, std::span<const int32_t> ids, float scale) = 0;
+  // out = in W^T, sums in one fixed order per row.                              [T,N] [T,K]
+  virtual void Linear(Tensor out, Tensor in, const LinearWeight& weight) = 0;
+  // out = in * (mean(in^2) + eps)^-1/2 * weight over `group` columns at a time; weight [group] or
+  // empty. out may be in.
+  virtual void RmsNorm(Tensor out, Tensor in, Tensor weight, float eps, int64_t group) = 0;
+  // x = (x + y) * scale.                                                        [T,D]
+  virtual void AddScale(Tensor x, Tensor y, float scale) = 0;
+  // out = gelu_tanh(gate) * up; out may be gate.                                [T,F]
+  virtual void GeluMul(Tensor out, Tensor gate, Tensor up) = 0;
+  // x = cap * tanh(x / cap).
+  virtual void SoftCap(Tensor x, float cap) = 0;
+  // out[i] = in[rows[i]].
+  virtual void GatherRows(Tensor out, Tensor in, std::span<const int32_t> rows) = 0;
+  // Rotates each head of x [T,H*Dh] by its row's position, half-split pairs (GEMMA4.md 4).
+  virtual void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) = 0;
+  // Writes K and V [T,Hkv*Dh] of each row into its page.
+  virtual void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) = 0;
+  // out = softmax(q K^T) V with scale 1 over each row's visible keys.           [T,H*Dh]
+  virtual void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) = 0;
+  // GEMMA4.md 3.5: the top K experts of each row, ties to the lower id, and their weights.   [T,K]
+  // i32, f32
+  virtual void Router(Tensor experts, Tensor weights, Tensor x, const RouterWeights& router,
+                      float eps) = 0;
+  // out[t] = sum over j of weights[t,j] * down_e(gelu(gate_e z) * up_e z), e = experts[t,j].
+  virtual void Experts(Tensor out, Tensor z, Tensor experts, Tensor weights, Tensor gate_up,
+                       Tensor down) = 0;
+  // GEMMA4.md 9.3: logits of the ids in the best clusters, the smallest of them - 1 elsewhere.
+  // [T,V] [T,D]
+  virtual void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
+                              Tensor embed, int top_k) = 0;
+
+  // Fused ops: bodies in fused.cc.
+
+  // q of qkv: norm, RoPE, in place. k: norm, RoPE; v: weightless norm; both stored. Rounds q, k, v
+  // to their dtype after the norm and after RoPE. [T,(H+2Hkv)*Dh]
+  virtual void QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const RowSet& rows,
+                                const AttentionSpec& spec);
+  // x = (x + norm(h; post_norm)) * scale; h = norm(x; next_norm) unless next_norm is empty.   [T,D]
+  virtual void ReduceNormAddNorm(Tensor h, Tensor x, Tensor post_norm, Tensor next_norm,
+                                 float scale, float eps);
+  // ple = (norm(context * hidden^-0.5; norm) + tokens) * 2^-0.5, in place on context. [T,n*P]
+  virtual void PerLayerInput(Tensor context, Tensor tokens, Tensor norm, float context_scale,
+                             float eps);
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_OPS_OPS_H_
