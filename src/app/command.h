@@ -1,0 +1,27 @@
+// Command: one subcommand of the program. main.cc holds the table of all.
+#ifndef LAPIDARY_APP_COMMAND_H_
+#define LAPIDARY_APP_COMMAND_H_
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+namespace lapidary {
+
+inline constexpr int kExitFailure = 1;
+inline constexpr int kExitUsage = 2;
+
+struct Command {
+  const char* name;
+  const char* summary;
+  const char* example;  // one line, shown under --help
+  // Adds the flags to `app` and returns what to run after parsing; it may throw StartupError.
+  std::function<int()> (*setup)(CLI::App& app);
+};
+
+extern const Command kServeCommand, kChatCommand, kGenerateCommand, kVerifyCommand, kEvalCommand,
+    kPlanCommand, kCheckCommand, kTokenizeCommand, kRenderCommand, kVersionCommand;
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_APP_COMMAND_H_

@@ -1,0 +1,46 @@
+// The program: one table of subcommands; start-up errors end here in one sentence.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "app/command.h"
+#include "base/log.h"
+#include "base/result.h"
+
+namespace lapidary {
+namespace {
+
+const Command* const kCommands[] = {&kVerifyCommand, &kVersionCommand};
+
+int Main(int argc, char** argv) {
+  CLI::App app("Lapidary serves Google's Gemma 4 models.", "lapidary");
+  app.require_subcommand(1);
+  std::vector<std::pair<CLI::App*, std::function<int()>>> runs;
+  for (const Command* command : kCommands) {
+    CLI::App* sub = app.add_subcommand(command->name, command->summary);
+    sub->footer(fmt::format("Example: {}", command->example));
+    runs.emplace_back(sub, command->setup(*sub));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : kExitUsage;
+  }
+  for (const auto& [sub, run] : runs)
+    if (sub->parsed()) return run();
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace lapidary
+
+int main(int argc, char** argv) {
+  lapidary::InitLog("info");
+  try {
+    return lapidary::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "lapidary: %s\n", error.what());
+    return lapidary::kExitFailure;
+  }
+}

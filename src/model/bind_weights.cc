@@ -1,0 +1,71 @@
+#include "model/bind_weights.h"
+
+namespace lapidary {
+namespace {
+
+LayerWeights BindLayer(const ModelConfig& config, const LayerConfig& layer,
+                       const std::string& prefix, const std::map<std::string, Tensor>& tensors) {
+  const auto get = [&](const char* name) { return tensors.at(prefix + name); };
+  LayerWeights w;
+  w.input_norm = get("input_layernorm.weight");
+  w.post_attn_norm = get("post_attention_layernorm.weight");
+  w.pre_mlp_norm = get("pre_feedforward_layernorm.weight");
+  w.post_mlp_norm = get("post_feedforward_layernorm.weight");
+  w.layer_scalar = ToFloat(get("layer_scalar").bf16()[0]);
+  const Tensor q = get("self_attn.q_proj.weight");
+  w.q_norm = get("self_attn.q_norm.weight");
+  if (!layer.owns_kv) {
+    w.qkv = {q};
+  } else {
+    const Tensor k = get("self_attn.k_proj.weight");
+    w.k_norm = get("self_attn.k_norm.weight");
+    w.qkv = layer.k_eq_v ? LinearWeight{q, k} : LinearWeight{q, k, get("self_attn.v_proj.weight")};
+  }
+  w.o = {get("self_attn.o_proj.weight")};
+  w.gate_up = {get("mlp.gate_proj.weight"), get("mlp.up_proj.weight")};
+  w.down = {get("mlp.down_proj.weight")};
+  if (config.moe.num_experts > 0) {
+    w.moe.router_scale = get("router.scale");
+    w.moe.router_proj = get("router.proj.weight");
+    w.moe.per_expert_scale = get("router.per_expert_scale");
+    w.moe.gate_up = get("experts.gate_up_proj");
+    w.moe.down = get("experts.down_proj");
+    w.moe.pre_norm_2 = get("pre_feedforward_layernorm_2.weight");
+    w.moe.post_norm_1 = get("post_feedforward_layernorm_1.weight");
+    w.moe.post_norm_2 = get("post_feedforward_layernorm_2.weight");
+  }
+  if (config.ple_width > 0) {
+    w.ple_gate = {get("per_layer_input_gate.weight")};
+    w.ple_projection = {get("per_layer_projection.weight")};
+    w.ple_norm = get("post_per_layer_input_norm.weight");
+  }
+  return w;
+}
+
+}  // namespace
+
+ModelWeights BindWeights(const ModelConfig& config, const std::map<std::string, Tensor>& tensors) {
+  const std::string prefix = config.is_drafter ? "model." : "model.language_model.";
+  ModelWeights w;
+  w.embed = tensors.at(prefix + "embed_tokens.weight");
+  w.final_norm = tensors.at(prefix + "norm.weight");
+  if (config.ple_width > 0) {
+    w.ple_embed = tensors.at(prefix + "embed_tokens_per_layer.weight");
+    w.ple_model_projection = {tensors.at(prefix + "per_layer_model_projection.weight")};
+    w.ple_projection_norm = tensors.at(prefix + "per_layer_projection_norm.weight");
+  }
+  for (int i = 0; i < config.num_layers(); ++i)
+    w.layers.push_back(BindLayer(config, config.layers[static_cast<size_t>(i)],
+                                 prefix + "layers." + std::to_string(i) + ".", tensors));
+  if (config.is_drafter) {
+    w.pre_projection = {tensors.at("pre_projection.weight")};
+    w.post_projection = {tensors.at("post_projection.weight")};
+    if (config.centroids.num_centroids > 0) {
+      w.centroids = tensors.at("masked_embedding.centroids.weight");
+      w.token_ordering = tensors.at("masked_embedding.token_ordering");
+    }
+  }
+  return w;
+}
+
+}  // namespace lapidary

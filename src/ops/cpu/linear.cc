@@ -1,0 +1,62 @@
+#include "ops/cpu/linear.h"
+
+#include <cmath>
+
+#include "base/bf16.h"
+#include "base/check.h"
+
+namespace lapidary::cpu {
+namespace {
+
+// Columns a thread takes at a time: enough to hide the hand-over, few enough to balance.
+constexpr int64_t kColumnGrain = 64;
+
+LinearKernel BestKernel() {
+  const LinearVariant* variants = LinearVariants();
+  LinearKernel best = nullptr;
+  for (int i = 0; i < kNumLinearVariants; ++i)
+    if (variants[i].supported) best = variants[i].kernel;
+  return best;
+}
+
+}  // namespace
+
+void LinearPlain(const LinearParams& p, int64_t n_begin, int64_t n_end) {
+  for (int64_t row = 0; row < p.m; ++row)
+    for (int64_t column = n_begin; column < n_end; ++column) {
+      const float* x = p.x + row * p.x_stride;
+      const Bf16* w = p.w + column * p.w_stride;
+      float lanes[16] = {};
+      for (int64_t k = 0; k < p.k; ++k)
+        lanes[k % 16] = std::fma(x[k], ToFloat(w[k]), lanes[k % 16]);
+      for (int width = 8; width > 0; width /= 2)
+        for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+      p.y[row * p.y_stride + column] = lanes[0];
+    }
+}
+
+const LinearVariant* LinearVariants() {
+  static const LinearVariant variants[kNumLinearVariants] = {
+      {"plain", LinearPlain, true},
+      {"avx2", LinearAvx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"avx512", LinearAvx512,
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
+  };
+  return variants;
+}
+
+void Linear(const LinearParams& params, WorkerPool& pool, LinearKernel kernel) {
+  CHECK(params.m >= 0 && params.n >= 0 && params.k >= 0, "m {} n {} k {}", params.m, params.n,
+        params.k);
+  if (params.m == 0) return;
+  pool.ParallelFor(params.n, kColumnGrain,
+                   [&](int64_t begin, int64_t end) { kernel(params, begin, end); });
+}
+
+void Linear(const LinearParams& params, WorkerPool& pool) {
+  static const LinearKernel kernel = BestKernel();
+  Linear(params, pool, kernel);
+}
+
+}  // namespace lapidary::cpu
