@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include "base/checked.h"
 #include "io/json.h"
+#include "io/sigbus_guard.h"
 
 namespace lapidary {
 namespace {
@@ -128,12 +131,37 @@ Result<TensorMap> ParseSafetensorsHeader(std::span<const std::byte> bytes, uint6
 }
 
 Result<Safetensors> Safetensors::Open(const std::filesystem::path& path) {
-  auto file = MappedFile::Open(path);
-  if (!file.ok()) return file.error();
-  auto tensors =
-      ParseSafetensorsHeader(file.value().bytes(), file.value().bytes().size(), path.string());
+  auto opened = MappedFile::Open(path);
+  if (!opened.ok()) return opened.error();
+  MappedFile file = std::move(opened).value();
+  // The header is copied under the guard, so that the parser, which owns memory, never faults.
+  const std::span<const std::byte> bytes = file.bytes();
+  uint64_t header_bytes = 0;
+  auto read_length = [&] { std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes)); };
+  if (bytes.size() >= sizeof(header_bytes) && !ReadGuarded(bytes, read_length))
+    return Truncated(file.path());
+  const uint64_t wanted = std::min<uint64_t>(header_bytes, kMaxSafetensorsHeader) + 8;
+  std::vector<std::byte> header(std::min<uint64_t>(wanted, bytes.size()));
+  auto copy = [&] { std::memcpy(header.data(), bytes.data(), header.size()); };
+  if (!header.empty() && !ReadGuarded(bytes, copy)) return Truncated(file.path());
+  auto tensors = ParseSafetensorsHeader(header, bytes.size(), file.path());
   if (!tensors.ok()) return tensors.error();
-  return Safetensors(std::move(file).value(), std::move(tensors).value());
+  return Safetensors(std::move(file), std::move(tensors).value());
+}
+
+Status Safetensors::CheckSize() const {
+  auto size = file_.CurrentSize();
+  if (!size.ok()) return size.error();
+  if (size.value() != file_.bytes().size())
+    return Error{fmt::format("{} changed while it was loaded: it had {} bytes, now {}",
+                             file_.path(), file_.bytes().size(), size.value()),
+                 "", ""};
+  return Ok{};
+}
+
+Error Truncated(const std::string& file) {
+  return Error{fmt::format("{} was truncated while it was loaded, or its disk failed", file), "",
+               ""};
 }
 
 }  // namespace lapidary

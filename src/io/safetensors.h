@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -33,11 +34,17 @@ using TensorMap = std::map<std::string, TensorEntry, std::less<>>;
 Result<TensorMap> ParseSafetensorsHeader(std::span<const std::byte> bytes, uint64_t file_size,
                                          std::string_view where);
 
+// What a fault under ReadGuarded means for the file.
+Error Truncated(const std::string& file);
+
+// One safetensors file: its map and where each tensor lies in it.
 class Safetensors {
  public:
   static Result<Safetensors> Open(const std::filesystem::path& path);
   const TensorMap& tensors() const { return tensors_; }
   const MappedFile& file() const { return file_; }
+  // Whether the file still has the size it had when opened.
+  Status CheckSize() const;
   std::span<const std::byte> bytes(const TensorEntry& entry) const {
     return file_.bytes().subspan(entry.offset, entry.bytes);
   }

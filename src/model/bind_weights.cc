@@ -3,9 +3,11 @@
 namespace lapidary {
 namespace {
 
+using Find = std::function<Tensor(const std::string&)>;
+
 LayerWeights BindLayer(const ModelConfig& config, const LayerConfig& layer,
-                       const std::string& prefix, const std::map<std::string, Tensor>& tensors) {
-  const auto get = [&](const char* name) { return tensors.at(prefix + name); };
+                       const std::string& prefix, const Find& find) {
+  const auto get = [&](const char* name) { return find(prefix + name); };
   LayerWeights w;
   w.input_norm = get("input_layernorm.weight");
   w.post_attn_norm = get("post_attention_layernorm.weight");
@@ -13,14 +15,17 @@ LayerWeights BindLayer(const ModelConfig& config, const LayerConfig& layer,
   w.post_mlp_norm = get("post_feedforward_layernorm.weight");
   w.layer_scalar = ToFloat(get("layer_scalar").bf16()[0]);
   const Tensor q = get("self_attn.q_proj.weight");
-  w.q_norm = get("self_attn.q_norm.weight");
   if (!layer.owns_kv) {
     w.qkv = {q};
   } else {
     const Tensor k = get("self_attn.k_proj.weight");
+    if (layer.k_eq_v)
+      w.qkv = {q, k};
+    else
+      w.qkv = {q, k, get("self_attn.v_proj.weight")};
     w.k_norm = get("self_attn.k_norm.weight");
-    w.qkv = layer.k_eq_v ? LinearWeight{q, k} : LinearWeight{q, k, get("self_attn.v_proj.weight")};
   }
+  w.q_norm = get("self_attn.q_norm.weight");
   w.o = {get("self_attn.o_proj.weight")};
   w.gate_up = {get("mlp.gate_proj.weight"), get("mlp.up_proj.weight")};
   w.down = {get("mlp.down_proj.weight")};
@@ -44,28 +49,27 @@ LayerWeights BindLayer(const ModelConfig& config, const LayerConfig& layer,
 
 }  // namespace
 
-ModelWeights BindWeights(const ModelConfig& config, const std::map<std::string, Tensor>& tensors) {
+ModelWeights BindWeights(const ModelConfig& config, const Find& find) {
+  ModelWeights weights;
   const std::string prefix = config.is_drafter ? "model." : "model.language_model.";
-  ModelWeights w;
-  w.embed = tensors.at(prefix + "embed_tokens.weight");
-  w.final_norm = tensors.at(prefix + "norm.weight");
-  if (config.ple_width > 0) {
-    w.ple_embed = tensors.at(prefix + "embed_tokens_per_layer.weight");
-    w.ple_model_projection = {tensors.at(prefix + "per_layer_model_projection.weight")};
-    w.ple_projection_norm = tensors.at(prefix + "per_layer_projection_norm.weight");
-  }
+  weights.embed = find(prefix + "embed_tokens.weight");
+  weights.final_norm = find(prefix + "norm.weight");
   for (int i = 0; i < config.num_layers(); ++i)
-    w.layers.push_back(BindLayer(config, config.layers[static_cast<size_t>(i)],
-                                 prefix + "layers." + std::to_string(i) + ".", tensors));
-  if (config.is_drafter) {
-    w.pre_projection = {tensors.at("pre_projection.weight")};
-    w.post_projection = {tensors.at("post_projection.weight")};
-    if (config.centroids.num_centroids > 0) {
-      w.centroids = tensors.at("masked_embedding.centroids.weight");
-      w.token_ordering = tensors.at("masked_embedding.token_ordering");
-    }
+    weights.layers.push_back(BindLayer(config, config.layers[static_cast<size_t>(i)],
+                                       fmt::format("{}layers.{}.", prefix, i), find));
+  if (config.ple_width > 0) {
+    weights.ple_embed = find(prefix + "embed_tokens_per_layer.weight");
+    weights.ple_model_projection = {find(prefix + "per_layer_model_projection.weight")};
+    weights.ple_projection_norm = find(prefix + "per_layer_projection_norm.weight");
   }
-  return w;
+  if (!config.is_drafter) return weights;
+  weights.pre_projection = {find("pre_projection.weight")};
+  weights.post_projection = {find("post_projection.weight")};
+  if (config.centroids.num_centroids > 0) {
+    weights.centroids = find("masked_embedding.centroids.weight");
+    weights.token_ordering = find("masked_embedding.token_ordering");
+  }
+  return weights;
 }
 
 }  // namespace lapidary

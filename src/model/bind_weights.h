@@ -1,9 +1,8 @@
-// Binds named tensors to the fields of ModelWeights: shared by the loader of checkpoints and the
-// maker of dummy weights.
+// BindWeights: puts named tensors where the forward pass reads them.
 #ifndef LAPIDARY_MODEL_BIND_WEIGHTS_H_
 #define LAPIDARY_MODEL_BIND_WEIGHTS_H_
 
-#include <map>
+#include <functional>
 #include <string>
 
 #include "model/config.h"
@@ -11,9 +10,10 @@
 
 namespace lapidary {
 
-// `tensors` holds all kText tensors of TensorSpecs(config) under their published names, with the
-// spec's shapes.
-ModelWeights BindWeights(const ModelConfig& config, const std::map<std::string, Tensor>& tensors);
+// `find` gives the tensor of a published name; every used name of TensorSpecs(config) is there with
+// its shape.
+ModelWeights BindWeights(const ModelConfig& config,
+                         const std::function<Tensor(const std::string& name)>& find);
 
 }  // namespace lapidary
 

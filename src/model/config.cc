@@ -302,6 +302,7 @@ void ReadTowers(Fields& root, ModelConfig& config) {
     audio.hidden = a.Int("hidden_size", 1, kMaxWidth);
     audio.num_layers = a.Int("num_hidden_layers", 1, kMaxLayers);
     audio.num_heads = a.Int("num_attention_heads", 1, kMaxHeads);
+    audio.clipped_linears = a.Bool("use_clipped_linears", true);
     audio.output_dims = a.Int("output_proj_dims", 1, kMaxWidth);
     audio.conv_kernel = a.Int("conv_kernel_size", 1, 1024);
     const std::vector<int> channels = a.IntList("subsampling_conv_channels", 1, kMaxWidth);
@@ -368,6 +369,8 @@ Result<ModelConfig> ParseModelConfig(std::string_view content, std::string_view 
     }
   } else {
     ReadTowers(root, config);
+    for (const char* key : {"image_token_id", "video_token_id", "audio_token_id"})
+      for (const int id : root.IntList(key, 0, kMaxVocab)) config.placeholder_ids.push_back(id);
   }
   for (const int id : root.IntList("eos_token_id", 0, kMaxVocab))
     if (std::find(config.eos_ids.begin(), config.eos_ids.end(), id) == config.eos_ids.end())

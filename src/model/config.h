@@ -53,6 +53,7 @@ struct VisionConfig {
 struct AudioConfig {
   int hidden = 0, num_layers = 0, num_heads = 0, output_dims = 0, conv_kernel = 0;
   int conv_channels[2] = {0, 0};
+  bool clipped_linears = true;
 };
 
 struct ModelConfig {
@@ -75,6 +76,9 @@ struct ModelConfig {
   int target_hidden = 0;
   CentroidConfig centroids;
 
+  // Ids that stand for image, video or audio positions: without media they are embedded as the pad
+  // id, as the reference does.
+  std::vector<int> placeholder_ids;
   std::optional<int> bos_id, pad_id;
   std::vector<int> eos_ids;  // of config.json; generation_config.json is read by its own reader
   std::optional<VisionConfig> vision;

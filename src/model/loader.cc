@@ -1,7 +1,10 @@
 #include "model/loader.h"
 
 #include <algorithm>
+#include <cstring>
+#include <map>
 #include <set>
+#include <vector>
 
 #include "io/json.h"
 #include "io/safetensors.h"
@@ -12,254 +15,328 @@
 namespace lapidary {
 namespace {
 
-constexpr uint64_t kMaxIndexBytes = 64 << 20;
-constexpr size_t kMaxShards = 4096;
+namespace fs = std::filesystem;
 
-struct FileCheckpoint : Checkpoint {
-  std::vector<Safetensors> shards;
-  std::vector<std::vector<char>> copies;  // tensors whose bytes lie misaligned in their file
-  ~FileCheckpoint() override {
-    for (const Safetensors& shard : shards) UnregisterWeightMap(shard.file().bytes());
-  }
+constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
+constexpr size_t kMaxShards = 1000;
+constexpr size_t kGuardedChunk = size_t{16} << 20;
+
+Error Refuse(std::string message) { return Error{std::move(message), "", ""}; }
+
+// Names come from files: cut, so that an error stays a sentence.
+std::string Short(std::string_view name) { return std::string(name.substr(0, 200)); }
+
+class MappedCheckpoint : public Checkpoint {
+ public:
+  std::vector<Safetensors> files;
+  std::vector<WeightMapMark> marks;
+  std::vector<std::vector<int64_t>> copies;  // tensors that lie misaligned in their file
 };
 
-// Where a tensor of the checkpoint lies.
-struct Found {
-  const Safetensors* shard = nullptr;
+// Where a tensor lies.
+struct Place {
+  const Safetensors* file = nullptr;
   const TensorEntry* entry = nullptr;
+  std::string written;  // the name in the file
 };
+using PlaceMap = std::map<std::string, Place, std::less<>>;
 
-// Other engines and re-exports leave out `model.` or swap it behind `language_model` (GEMMA4.md
-// 10).
-std::string PublishedName(const std::string& name, bool is_drafter) {
-  if (name.starts_with("language_model.model.")) return "model.language_model." + name.substr(21);
-  if (is_drafter) {
-    for (const char* prefix : {"embed_tokens.", "norm.", "layers."})
-      if (name.starts_with(prefix)) return "model." + name;
-    return name;
-  }
-  return name.starts_with("model.") ? name : "model." + name;
-}
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-// The shard files by name, in order, from the index or the single file.
-Result<std::vector<std::filesystem::path>> ShardPaths(const std::filesystem::path& dir) {
-  std::error_code code;
-  const std::filesystem::path single = dir / "model.safetensors",
-                              index = dir / "model.safetensors.index.json";
-  if (std::filesystem::exists(single, code)) return std::vector{single};
-  if (!std::filesystem::exists(index, code))
-    return Error{fmt::format("{} holds neither model.safetensors nor model.safetensors.index.json",
-                             dir.string()),
-                 "", ""};
-  auto content = ReadFile(index, kMaxIndexBytes);
-  if (!content.ok()) return content.error();
-  auto parsed = ParseJson(content.value(), index.string());
+// model.safetensors.index.json: which file of the folder holds each tensor.
+Result<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
+  auto text = ReadFile(path, kMaxIndexBytes);
+  if (!text.ok()) return text.error();
+  auto parsed = ParseJson(text.value(), path.string());
   if (!parsed.ok()) return parsed.error();
   const json::object* root = parsed.value().if_object();
   const json::value* map = root == nullptr ? nullptr : root->if_contains("weight_map");
   if (map == nullptr || !map->is_object())
-    return Error{fmt::format("{} has no weight_map", index.string()), "weight_map", ""};
-  std::set<std::string> names;
+    return Refuse(fmt::format("{} has no object 'weight_map'", path.string()));
+  std::map<std::string, std::string> index;
   for (const auto& member : map->get_object()) {
+    const std::string tensor(member.key());
     const json::string* file = member.value().if_string();
-    // A plain file name: an index must not reach outside its folder.
-    if (file == nullptr || file->empty() || file->find('/') != json::string::npos ||
-        *file == ".." || *file == ".")
-      return Error{
-          fmt::format("{}: weight_map names a file that is not a plain file name", index.string()),
-          "weight_map", ""};
-    names.insert(std::string(*file));
+    // A shard is a file of this folder, never a path out of it.
+    if (file == nullptr || file->size() > 255 || !file->ends_with(".safetensors") ||
+        file->find_first_of(std::string_view("/\0", 2)) != json::string::npos)
+      return Refuse(
+          fmt::format("{}: tensor '{}' is not mapped to a .safetensors file of the folder",
+                      path.string(), Short(tensor)));
+    index[tensor] = std::string(*file);
   }
-  if (names.empty() || names.size() > kMaxShards)
-    return Error{fmt::format("{} names {} files, expected 1 to {}", index.string(), names.size(),
-                             kMaxShards),
-                 "weight_map", ""};
-  std::vector<std::filesystem::path> paths;
-  for (const std::string& name : names) paths.push_back(dir / name);
-  return paths;
+  return index;
 }
 
-Result<std::map<std::string, Found>> CollectTensors(const std::vector<Safetensors>& shards,
-                                                    bool is_drafter) {
-  std::map<std::string, Found> found;
-  for (const Safetensors& shard : shards)
-    for (const auto& [name, entry] : shard.tensors())
-      if (!found.emplace(PublishedName(name, is_drafter), Found{&shard, &entry}).second)
-        return Error{fmt::format("{}: tensor '{}' occurs twice in this checkpoint",
-                                 shard.file().path(), name.substr(0, 200)),
-                     name.substr(0, 200), ""};
-  return found;
-}
-
-// Every tensor of the spec is there with its shape and dtype, and no other.
-Status CheckTensors(const std::vector<TensorSpec>& specs, const std::map<std::string, Found>& found,
-                    const std::filesystem::path& dir) {
-  std::set<std::string_view> known;
-  for (const TensorSpec& spec : specs) {
-    known.insert(spec.name);
-    const auto place = found.find(spec.name);
-    if (place == found.end()) {
-      if (spec.use == TensorUse::kIgnored) continue;
-      return Error{fmt::format("{}: tensor '{}' {} is missing; the config asks for it",
-                               dir.string(), spec.name, ShapeText(spec.shape)),
-                   spec.name, ""};
+Result<std::vector<Safetensors>> OpenFiles(const fs::path& dir) {
+  std::vector<Safetensors> files;
+  std::error_code code;
+  const fs::path single = dir / "model.safetensors",
+                 index_path = dir / "model.safetensors.index.json";
+  if (!fs::exists(single, code) && !fs::exists(index_path, code))
+    return Refuse(fmt::format("{} holds neither model.safetensors nor model.safetensors.index.json",
+                              dir.string()));
+  if (fs::exists(single, code)) {
+    auto file = Safetensors::Open(single);
+    if (!file.ok()) return file.error();
+    files.push_back(std::move(file).value());
+    return files;
+  }
+  auto read = ReadIndex(index_path);
+  if (!read.ok()) return read.error();
+  const std::map<std::string, std::string>& index = read.value();
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : index) names.insert(file);
+  if (names.size() > kMaxShards)
+    return Refuse(fmt::format("{} names {} shards, the limit is {}", index_path.string(),
+                              names.size(), kMaxShards));
+  size_t num_tensors = 0;
+  for (const std::string& name : names) {
+    auto file = Safetensors::Open(dir / name);
+    if (!file.ok()) return file.error();
+    for (const auto& [tensor, entry] : file.value().tensors()) {
+      const auto found = index.find(tensor);
+      if (found == index.end() || found->second != name)
+        return Refuse(fmt::format("{} holds tensor '{}', which {} does not place there",
+                                  (dir / name).string(), Short(tensor), index_path.string()));
     }
-    const TensorEntry& entry = *place->second.entry;
-    const std::string& file = place->second.shard->file().path();
-    const bool shape_ok =
-        entry.shape == spec.shape || (spec.scalar_or_one && entry.shape == std::vector<int64_t>{1});
-    if (!shape_ok)
-      return Error{fmt::format("{}: tensor '{}' has shape {}, the config asks for {}", file,
-                               spec.name, ShapeText(entry.shape), ShapeText(spec.shape)),
-                   spec.name, ""};
-    if (entry.dtype != spec.dtype)
-      return Error{fmt::format("{}: tensor '{}' has dtype {}, expected {}", file, spec.name,
-                               entry.dtype, spec.dtype),
-                   spec.name, ""};
+    num_tensors += file.value().tensors().size();
+    files.push_back(std::move(file).value());
   }
-  for (const auto& [name, place] : found)
-    if (!known.contains(name))
-      return Error{fmt::format("{}: tensor '{}' is not one that a model of this config has",
-                               place.shard->file().path(), name.substr(0, 200)),
-                   name.substr(0, 200), ""};
-  return Ok{};
+  if (num_tensors == index.size()) return files;
+  for (const auto& [tensor, name] : index) {
+    const bool there = std::any_of(files.begin(), files.end(), [&](const Safetensors& file) {
+      return file.tensors().contains(tensor);
+    });
+    if (!there)
+      return Refuse(fmt::format("{} has no tensor '{}', which {} places there",
+                                (dir / name).string(), Short(tensor), index_path.string()));
+  }
+  return files;
 }
 
-// The tensor over its bytes; copied if they lie at an odd place for their type.
-Tensor Bind(const TensorSpec& spec, const Found& found, FileCheckpoint& checkpoint) {
-  const std::span<const std::byte> bytes = found.shard->bytes(*found.entry);
-  Tensor tensor;
-  tensor.dtype = std::string_view(spec.dtype) == "I64" ? DType::kI64 : DType::kBf16;
-  tensor.rank = static_cast<int>(spec.shape.size());
-  for (size_t i = 0; i < spec.shape.size(); ++i) tensor.shape[i] = spec.shape[i];
-  tensor.row_stride = tensor.cols();
-  // Read-only by contract: nothing in `ops` writes to a weight, and the pages are mapped without
-  // write permission.
-  tensor.data = const_cast<std::byte*>(bytes.data());
-  if (reinterpret_cast<uintptr_t>(bytes.data()) % static_cast<size_t>(SizeOf(tensor.dtype)) != 0) {
-    const char* source = reinterpret_cast<const char*>(bytes.data());
-    checkpoint.copies.emplace_back(source, source + bytes.size());
-    tensor.data = checkpoint.copies.back().data();
+Result<PlaceMap> PlaceTensors(const std::vector<Safetensors>& files, bool is_drafter) {
+  PlaceMap places;
+  for (const Safetensors& file : files) {
+    for (const auto& [written, entry] : file.tensors()) {
+      const auto [place, added] =
+          places.emplace(PublishedName(written, is_drafter), Place{&file, &entry, written});
+      if (!added)
+        return Refuse(fmt::format("{}: tensor '{}' occurs twice, also as '{}' in {}",
+                                  file.file().path(), Short(written), Short(place->second.written),
+                                  place->second.file->file().path()));
+    }
   }
-  return tensor;
+  return places;
 }
 
-Status CheckPermutation(const Tensor& ordering, const std::string& file) {
-  std::vector<bool> seen(static_cast<size_t>(ordering.rows()));
-  for (int64_t i = 0; i < ordering.rows(); ++i) {
-    const int64_t id = ordering.i64()[i];
-    if (id < 0 || id >= ordering.rows() || seen[static_cast<size_t>(id)])
-      return Error{
-          fmt::format(
-              "{}: tensor 'masked_embedding.token_ordering' is not a permutation: entry {} is {}",
-              file, i, id),
-          "masked_embedding.token_ordering", ""};
-    seen[static_cast<size_t>(id)] = true;
-  }
-  return Ok{};
+Error Extra(const Place& place) {
+  const std::string_view name = place.written;
+  const size_t experts = name.find("experts.");
+  if (experts != name.npos && experts + 8 < name.size() && name[experts + 8] >= '0' &&
+      name[experts + 8] <= '9')
+    return Refuse(fmt::format(
+        "{}: tensor '{}' is one expert of a checkpoint that stores them apart; convert it to "
+        "the published form with experts.gate_up_proj and experts.down_proj",
+        place.file->file().path(), Short(name)));
+  return Refuse(fmt::format("{}: tensor '{}' does not belong to a model of this config.json",
+                            place.file->file().path(), Short(name)));
 }
 
-// Reads every byte once: finds a cut file now instead of at the first request, and names weights
-// that are not numbers.
-Status TouchTensor(const TensorSpec& spec, const Found& found) {
-  if (std::string_view(spec.dtype) != "BF16") return Ok{};
-  const std::span<const std::byte> bytes = found.shard->bytes(*found.entry);
-  for (size_t i = 0; i + 1 < bytes.size(); i += 2) {
-    const auto high = static_cast<unsigned>(bytes[i + 1]), low = static_cast<unsigned>(bytes[i]);
-    if ((high & 0x7f) == 0x7f && (low & 0x80) != 0)
-      return Error{fmt::format("{}: tensor '{}' holds a value that is not finite at element {}",
-                               found.shard->file().path(), spec.name, i / 2),
-                   spec.name, ""};
-  }
-  return Ok{};
-}
-
-Status TouchAll(const std::vector<TensorSpec>& specs, const std::map<std::string, Found>& found,
-                uint64_t total, const LoadOptions& options) {
-  uint64_t done = 0;
+// Every tensor of the files is in the specs with its shape and dtype, and every spec that must be
+// there is.
+Status CheckTensors(const std::vector<TensorSpec>& specs, const PlaceMap& places,
+                    const fs::path& dir) {
+  size_t num_known = 0;
+  const TensorSpec* missing = nullptr;
   for (const TensorSpec& spec : specs) {
-    if (spec.use != TensorUse::kText) continue;
-    const Found& place = found.at(spec.name);
-    const MappedFile& file = place.shard->file();
-    // A SIGBUS here means that the file was cut after it was mapped.
-    Status status = Ok{};
-    if (!WithSigbusGuard(file.bytes(), [&] { status = TouchTensor(spec, place); }))
-      return Error{fmt::format("{} became shorter while it was read", file.path()), "", ""};
-    if (!status.ok()) return status;
-    done += place.entry->bytes;
-    if (options.progress) options.progress(done, total);
+    const auto found = places.find(spec.name);
+    if (found == places.end()) {
+      if (spec.role != TensorRole::kUnused && missing == nullptr) missing = &spec;
+      continue;
+    }
+    ++num_known;
+    const Place& place = found->second;
+    if (!spec.MatchesShape(place.entry->shape))
+      return Refuse(fmt::format("{}: tensor '{}' has shape {}, config.json asks for {}",
+                                place.file->file().path(), place.written,
+                                ShapeText(place.entry->shape), ShapeText(spec.shape)));
+    if (place.entry->dtype != spec.dtype)
+      return Refuse(fmt::format("{}: tensor '{}' has dtype {}, only {} is supported",
+                                place.file->file().path(), place.written, place.entry->dtype,
+                                spec.dtype));
   }
+  if (num_known < places.size()) {
+    std::set<std::string_view> known;
+    for (const TensorSpec& spec : specs) known.insert(spec.name);
+    for (const auto& [name, place] : places)
+      if (!known.contains(name)) return Extra(place);
+  }
+  if (missing != nullptr)
+    return Refuse(fmt::format("{}: tensor '{}' of shape {} is missing from the safetensors files",
+                              dir.string(), missing->name, ShapeText(missing->shape)));
   return Ok{};
 }
+
+// Whether one of the bf16 numbers is NaN or infinite, i.e. has an exponent of all ones. Owns
+// nothing: runs under ReadGuarded.
+bool HasNonFinite(const std::byte* data, size_t bytes) {
+  constexpr uint64_t kExponents = 0x7f807f807f807f80, kOnes = 0x0001000100010001,
+                     kTops = 0x8000800080008000;
+  uint64_t found = 0;
+  size_t at = 0;
+  for (; at + 8 <= bytes; at += 8) {
+    uint64_t four;
+    std::memcpy(&four, data + at, 8);
+    const uint64_t difference = (four & kExponents) ^ kExponents;  // a lane is 0 where all ones
+    found |= (difference - kOnes) & ~difference & kTops;
+  }
+  for (; at + 2 <= bytes; at += 2) {
+    uint16_t one;
+    std::memcpy(&one, data + at, 2);
+    if ((one & 0x7f80) == 0x7f80) found = 1;
+  }
+  return found != 0;
+}
+
+// The first value that token_ordering has twice or that is no token id; -1 when it is a
+// permutation.
+int64_t FirstBadOrdering(const int64_t* ordering, uint8_t* seen, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (ordering[i] < 0 || ordering[i] >= count || seen[ordering[i]]++ != 0) return i;
+  }
+  return -1;
+}
+
+// Reads the used tensors of one checkpoint into views.
+class TensorReader {
+ public:
+  TensorReader(MappedCheckpoint& checkpoint, const PlaceMap& places, const LoadOptions& options)
+      : checkpoint_(checkpoint), places_(places), options_(options) {}
+
+  Status Read(const std::vector<TensorSpec>& specs) {
+    for (const TensorSpec& spec : specs)
+      if (spec.role == TensorRole::kUsed) checkpoint_.weight_bytes += spec.bytes();
+    for (const TensorSpec& spec : specs) {
+      if (spec.role != TensorRole::kUsed) continue;
+      const Status status = ReadOne(spec);
+      if (!status.ok()) return status.error();
+    }
+    return Ok{};
+  }
+
+  Tensor Find(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    CHECK(found != tensors_.end(), "no tensor {}", name);
+    return found->second;
+  }
+
+ private:
+  Status ReadOne(const TensorSpec& spec) {
+    const Place& place = places_.find(spec.name)->second;
+    const std::span<const std::byte> bytes = place.file->bytes(*place.entry);
+    const bool is_ids = spec.dtype == "I64";
+    // Single numbers and ids are read below in any case, so under the guard too.
+    if (options_.touch_all_bytes || is_ids || bytes.size() <= 2) {
+      const Status touched = Touch(place, bytes, !is_ids);
+      if (!touched.ok()) return touched.error();
+    }
+    const size_t alignment = is_ids ? 8 : 2;
+    const void* data = bytes.data();
+    if (reinterpret_cast<uintptr_t>(data) % alignment != 0) {
+      std::vector<int64_t>& copy = checkpoint_.copies.emplace_back(bytes.size() / 8 + 1);
+      auto copy_bytes = [&] { std::memcpy(copy.data(), bytes.data(), bytes.size()); };
+      if (!ReadGuarded(bytes, copy_bytes)) return Truncated(place.file->file().path());
+      data = copy.data();
+    }
+    Tensor tensor;
+    tensor.data = const_cast<void*>(data);  // a read-only map: ops never write weights
+    tensor.dtype = is_ids ? DType::kI64 : DType::kBf16;
+    tensor.rank = static_cast<int>(spec.shape.size());
+    std::copy(spec.shape.begin(), spec.shape.end(), tensor.shape.begin());
+    tensor.row_stride = tensor.cols();
+    if (is_ids) {
+      const Status ordered = CheckOrdering(place, tensor);
+      if (!ordered.ok()) return ordered.error();
+    }
+    tensors_.emplace(spec.name, tensor);
+    return Ok{};
+  }
+
+  Status Touch(const Place& place, std::span<const std::byte> bytes, bool is_float) {
+    const std::string& file = place.file->file().path();
+    for (size_t at = 0; at < bytes.size(); at += kGuardedChunk) {
+      const auto chunk = bytes.subspan(at, std::min(kGuardedChunk, bytes.size() - at));
+      bool bad = false;
+      auto scan = [&] { bad = HasNonFinite(chunk.data(), chunk.size()); };
+      if (!ReadGuarded(chunk, scan)) return Truncated(file);
+      if (bad && is_float)
+        return Refuse(fmt::format("{}: tensor '{}' holds a NaN or an infinity: the file is damaged",
+                                  file, place.written));
+      done_bytes_ += chunk.size();
+      if (options_.progress) options_.progress(done_bytes_, checkpoint_.weight_bytes);
+    }
+    return Ok{};
+  }
+
+  Status CheckOrdering(const Place& place, const Tensor& ordering) const {
+    std::vector<uint8_t> seen(static_cast<size_t>(ordering.rows()));
+    int64_t bad = -1;
+    auto check = [&] { bad = FirstBadOrdering(ordering.i64(), seen.data(), ordering.rows()); };
+    const std::span<const std::byte> bytes(static_cast<const std::byte*>(ordering.data),
+                                           place.entry->bytes);
+    if (!ReadGuarded(bytes, check)) return Truncated(place.file->file().path());
+    if (bad < 0) return Ok{};
+    return Refuse(
+        fmt::format("{}: tensor '{}' is not a permutation of the {} token ids at entry {}",
+                    place.file->file().path(), place.written, ordering.rows(), bad));
+  }
+
+  MappedCheckpoint& checkpoint_;
+  const PlaceMap& places_;
+  const LoadOptions& options_;
+  std::map<std::string, Tensor> tensors_;
+  uint64_t done_bytes_ = 0;
+};
 
 }  // namespace
 
-uint64_t WeightBytes(const ModelConfig& config) {
-  uint64_t bytes = 0;
-  for (const TensorSpec& spec : TensorSpecs(config))
-    if (spec.use == TensorUse::kText)
-      bytes += static_cast<uint64_t>(spec.num_elements()) *
-               (std::string_view(spec.dtype) == "I64" ? 8 : 2);
-  return bytes;
-}
-
-Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const std::filesystem::path& model_dir,
+Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const fs::path& model_dir,
                                                    const LoadOptions& options) {
+  auto checkpoint = std::make_unique<MappedCheckpoint>();
   auto config = ReadModelConfig(model_dir);
   if (!config.ok()) return config.error();
-  auto checkpoint = std::make_unique<FileCheckpoint>();
   checkpoint->config = std::move(config).value();
-  auto paths = ShardPaths(model_dir);
-  if (!paths.ok()) return paths.error();
-  for (const std::filesystem::path& path : paths.value()) {
-    auto shard = Safetensors::Open(path);
-    if (!shard.ok()) return shard.error();
-    checkpoint->shards.push_back(std::move(shard).value());
-  }
-  auto found = CollectTensors(checkpoint->shards, checkpoint->config.is_drafter);
-  if (!found.ok()) return found.error();
+  auto files = OpenFiles(model_dir);
+  if (!files.ok()) return files.error();
+  checkpoint->files = std::move(files).value();
+  for (const Safetensors& file : checkpoint->files)
+    checkpoint->marks.emplace_back(file.file().bytes(), file.file().path());
+  auto places = PlaceTensors(checkpoint->files, checkpoint->config.is_drafter);
+  if (!places.ok()) return places.error();
   const std::vector<TensorSpec> specs = TensorSpecs(checkpoint->config);
-  if (Status status = CheckTensors(specs, found.value(), model_dir); !status.ok())
-    return status.error();
-  checkpoint->weight_bytes = WeightBytes(checkpoint->config);
-  if (options.touch_all_bytes)
-    if (Status status = TouchAll(specs, found.value(), checkpoint->weight_bytes, options);
-        !status.ok())
-      return status.error();
-  std::map<std::string, Tensor> tensors;
-  Status status = Ok{};
-  const bool readable = WithSigbusGuard({}, [&] {
-    for (const TensorSpec& spec : specs)
-      if (spec.use == TensorUse::kText)
-        tensors[spec.name] = Bind(spec, found.value().at(spec.name), *checkpoint);
-    checkpoint->weights = BindWeights(checkpoint->config, tensors);
-    const Tensor& ordering = checkpoint->weights.token_ordering;
-    if (!ordering.empty()) status = CheckPermutation(ordering, model_dir.string());
-  });
-  if (!status.ok()) return status.error();
-  for (const Safetensors& shard : checkpoint->shards) {
-    auto size = shard.file().CurrentSize();
-    if (!readable || !size.ok() || size.value() != shard.file().bytes().size())
-      return Error{fmt::format("{} changed its size while it was read", shard.file().path()), "",
-                   ""};
+  const Status checked = CheckTensors(specs, places.value(), model_dir);
+  if (!checked.ok()) return checked.error();
+  TensorReader reader(*checkpoint, places.value(), options);
+  const Status read = reader.Read(specs);
+  if (!read.ok()) return read.error();
+  checkpoint->weights =
+      BindWeights(checkpoint->config, [&](const std::string& name) { return reader.Find(name); });
+  for (const Safetensors& file : checkpoint->files) {
+    const Status size = file.CheckSize();
+    if (!size.ok()) return size.error();
   }
-  for (const Safetensors& shard : checkpoint->shards)
-    RegisterWeightMap(shard.file().bytes(), shard.file().path());
   return std::unique_ptr<Checkpoint>(std::move(checkpoint));
 }
 
-std::optional<std::filesystem::path> FindAssistant(const std::filesystem::path& model_dir) {
+std::optional<fs::path> FindAssistant(const fs::path& model_dir) {
   std::error_code code;
-  std::filesystem::path dir = std::filesystem::weakly_canonical(model_dir, code);
+  fs::path full = fs::absolute(model_dir, code).lexically_normal();
   if (code) return std::nullopt;
-  dir += "-assistant";
-  auto config = ReadModelConfig(dir);
+  if (!full.has_filename()) full = full.parent_path();
+  const fs::path assistant = full.string() + "-assistant";
+  if (!fs::exists(assistant / "config.json", code)) return std::nullopt;
+  const auto config = ReadModelConfig(assistant);
   if (!config.ok() || !config.value().is_drafter) return std::nullopt;
-  return dir;
+  return assistant;
 }
 
 }  // namespace lapidary

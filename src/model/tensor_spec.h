@@ -1,36 +1,41 @@
-// TensorSpec: every tensor a checkpoint of a config holds: name, shape, dtype. GEMMA4.md 10.
+// TensorSpec: every tensor that a checkpoint of this config must or may hold, with its shape.
+// Source: GEMMA4.md section 10.
 #ifndef LAPIDARY_MODEL_TENSOR_SPEC_H_
 #define LAPIDARY_MODEL_TENSOR_SPEC_H_
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/config.h"
 
 namespace lapidary {
 
-enum class TensorUse : uint8_t {
-  kText,     // required and used
-  kIgnored,  // K, V of a KV-shared layer: may be absent, shape-checked if present, never read
-  kTower,    // vision or audio: required, shape-checked, not loaded yet
+enum class TensorRole : uint8_t {
+  kUsed,    // must be there
+  kUnused,  // may be there, is ignored: K and V of KV-shared layers
+  kTower,   // must be there, shape-checked, not loaded
 };
 
 struct TensorSpec {
-  std::string name;  // published name
+  std::string name;  // as published
   std::vector<int64_t> shape;
-  const char* dtype = "BF16";
-  TensorUse use = TensorUse::kText;
-  bool scalar_or_one = false;  // clip bounds: [] or [1]
-
-  int64_t num_elements() const {
-    int64_t product = 1;
-    for (const int64_t dimension : shape) product *= dimension;
-    return product;
-  }
+  std::string_view dtype = "BF16";
+  TensorRole role = TensorRole::kUsed;
+  // Clip scalars may have shape [] or [1].
+  bool MatchesShape(const std::vector<int64_t>& other) const;
+  uint64_t bytes() const;  // UINT64_MAX when the product overflows
 };
 
 std::vector<TensorSpec> TensorSpecs(const ModelConfig& config);
+
+// The published name of a tensor that a re-exported checkpoint calls otherwise: without the leading
+// `model.`, or with `language_model.model.` in place of `model.language_model.`.
+std::string PublishedName(std::string_view name, bool is_drafter);
+
+// "[2048, 256]"
+std::string ShapeText(const std::vector<int64_t>& shape);
 
 }  // namespace lapidary
 
