@@ -121,12 +121,19 @@ Result<TensorMap> ParseSafetensorsHeader(std::span<const std::byte> bytes, uint6
   std::sort(by_offset.begin(), by_offset.end(), [](const auto& a, const auto& b) {
     return std::pair(a.first->offset, a.first->bytes) < std::pair(b.first->offset, b.first->bytes);
   });
-  for (size_t i = 1; i < by_offset.size(); ++i) {
-    const TensorEntry& before = *by_offset[i - 1].first;
-    if (before.offset + before.bytes > by_offset[i].first->offset)
-      return reader.Bad(*by_offset[i].second,
-                        fmt::format("overlaps '{}'", by_offset[i - 1].second->substr(0, 200)));
+  // The format leaves no byte between tensors nor after the last: a gap means a damaged header.
+  uint64_t end = reader.data_start;
+  for (const auto& [entry, name] : by_offset) {
+    if (entry->offset != end)
+      return reader.Bad(
+          *name,
+          fmt::format("begins at byte {} of the file where {} is expected: it {}", entry->offset,
+                      end, entry->offset < end ? "overlaps another" : "leaves a gap"));
+    end += entry->bytes;
   }
+  if (end != file_size)
+    return Error{fmt::format("{} has {} bytes, its tensors end at {}", where, file_size, end), "",
+                 ""};
   return tensors;
 }
 

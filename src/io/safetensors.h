@@ -30,7 +30,8 @@ struct TensorEntry {
 using TensorMap = std::map<std::string, TensorEntry, std::less<>>;
 
 // Parses the header of a file with these first bytes and this size. `where` names the file in
-// errors. Entries do not overlap, lie inside the file and hold exactly shape x dtype bytes.
+// errors. Entries cover the data without overlap or gap, lie inside the file and hold exactly shape
+// x dtype bytes.
 Result<TensorMap> ParseSafetensorsHeader(std::span<const std::byte> bytes, uint64_t file_size,
                                          std::string_view where);
 

@@ -7,6 +7,16 @@
 namespace lapidary {
 namespace {
 
+// The ids to embed: a media placeholder without media is embedded as the pad id (GEMMA4.md 3.6 and
+// the reference).
+std::vector<int32_t> EmbeddedIds(const ModelConfig& config, const std::vector<int32_t>& tokens) {
+  std::vector<int32_t> ids = tokens;
+  for (int32_t& id : ids)
+    for (const int placeholder : config.placeholder_ids)
+      if (id == placeholder) id = config.pad_id.value_or(0);
+  return ids;
+}
+
 // The last layer that owns K and V; later ones only read (GEMMA4.md 3.3).
 int LastKvLayer(const ModelConfig& config) {
   int last = config.num_layers() - 1;
@@ -107,14 +117,15 @@ StepOutput Gemma4::Forward(const Batch& batch) {
   const int stop_layer = stops ? ws.last_kv_layer : num_layers;
 
   const Tensor x = a.x.View(t, hidden);
-  ops_.Embed(x, weights_.embed, batch.tokens, config_.embed_scale());
+  const std::vector<int32_t> tokens = EmbeddedIds(config_, batch.tokens);
+  ops_.Embed(x, weights_.embed, tokens, config_.embed_scale());
   Tensor ple, kept_ple;
   std::vector<int32_t> kept_tokens;
   for (const int32_t row : batch.output_rows)
-    kept_tokens.push_back(batch.tokens.at(static_cast<size_t>(row)));
+    kept_tokens.push_back(tokens.at(static_cast<size_t>(row)));
   if (width > 0) {
     if (stop_layer > 0)
-      ple = MakePle(ops_, config_, weights_, x, batch.tokens, 0, stop_layer, a.ple, a.ple_tokens);
+      ple = MakePle(ops_, config_, weights_, x, tokens, 0, stop_layer, a.ple, a.ple_tokens);
     if (stops && num_out > 0) {
       const Tensor embedding = ws.kept_embedding.View(num_out, hidden);
       ops_.GatherRows(embedding, x, batch.output_rows);
