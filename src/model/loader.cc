@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
 constexpr size_t kMaxShards = 1000;
+// Misaligned tensors are copied up to this sum; a large file must not cost its size again.
+constexpr size_t kMaxCopiedBytes = size_t{32} << 20;
 constexpr size_t kGuardedChunk = size_t{16} << 20;
 
 Error Refuse(std::string message) { return Error{std::move(message), "", ""}; }
@@ -242,6 +244,12 @@ class TensorReader {
     const size_t alignment = is_ids ? 8 : 2;
     const void* data = bytes.data();
     if (reinterpret_cast<uintptr_t>(data) % alignment != 0) {
+      copied_bytes_ += bytes.size();
+      if (copied_bytes_ > kMaxCopiedBytes)
+        return Refuse(fmt::format(
+            "{}: tensor '{}' begins at an address that is no multiple of {}; save the file again "
+            "with a padded header",
+            place.file->file().path(), place.written, alignment));
       std::vector<int64_t>& copy = checkpoint_.copies.emplace_back(bytes.size() / 8 + 1);
       auto copy_bytes = [&] { std::memcpy(copy.data(), bytes.data(), bytes.size()); };
       if (!ReadGuarded(bytes, copy_bytes)) return Truncated(place.file->file().path());
@@ -295,6 +303,7 @@ class TensorReader {
   const LoadOptions& options_;
   std::map<std::string, Tensor> tensors_;
   uint64_t done_bytes_ = 0;
+  uint64_t copied_bytes_ = 0;
 };
 
 }  // namespace

@@ -1,0 +1,95 @@
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "checkpoints/tiny_checkpoint.h"
+#include "model/loader.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+const fs::path kConfigs = fs::path(LAPIDARY_SOURCE_DIR) / "tests/data/configs";
+
+// Published parameter counts: 31,273,088,876 of which the towers are not loaded.
+TEST(Dummy, BeyondMemoryIsRefusedAtOnceWithBothCounts) {
+  const auto start = std::chrono::steady_clock::now();
+  const uint64_t available = uint64_t{24} << 30;
+  const auto refused = MakeDummyCheckpoint(kConfigs / "gemma-4-31B-it", available);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("25769803776"));
+  const uint64_t need = WeightBytes(ReadModelConfig(kConfigs / "gemma-4-31B-it").value());
+  EXPECT_THAT(refused.error().message, HasSubstr(std::to_string(need)));
+  EXPECT_NEAR(static_cast<double>(need), 2 * 30'697e6, 2e6);  // text parameters, in millions
+  EXPECT_LT(seconds.count(), 5.0);
+}
+
+// The element's rule written again, slowly: what any backend must reproduce.
+float Reference(const std::string& name, uint64_t element, float centre, float half) {
+  uint64_t key = 0xcbf29ce484222325u;
+  for (const char c : name) {
+    key ^= static_cast<unsigned char>(c);
+    key *= 0x100000001b3u;
+  }
+  uint64_t x = key + element / 4 * 0x9e3779b97f4a7c15u;
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9u;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebu;
+  x ^= x >> 31;
+  const double lane = static_cast<double>(x >> (element % 4 * 16) & 0xffff) - 32767.5;
+  const double step = static_cast<double>(half / 32767.5f);
+  return RoundToBf16(static_cast<float>(lane * step + static_cast<double>(centre)));
+}
+
+TEST(Dummy, ElementsAreAFunctionOfNameAndIndex) {
+  const ScratchFolder scratch;
+  const fs::path folder = scratch.Write("moe", {{"config.json", TinyConfig("moe")}});
+  const auto made = MakeDummyCheckpoint(folder, 1 << 30);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  const ModelWeights& w = made.value()->weights;
+  const float half = static_cast<float>(0.25 * std::sqrt(3.0));  // hidden 16: deviation 1/4
+  for (int64_t i = 0; i < w.embed.num_elements(); ++i)
+    ASSERT_EQ(ToFloat(w.embed.bf16()[i]), Reference("model.language_model.embed_tokens.weight",
+                                                    static_cast<uint64_t>(i), 0, half))
+        << i;
+  for (int64_t i = 0; i < 4; ++i)
+    ASSERT_EQ(ToFloat(w.layers[1].k_norm.bf16()[i]),
+              Reference("model.language_model.layers.1.self_attn.k_norm.weight",
+                        static_cast<uint64_t>(i), (0.08f + 0.18f) / 2, (0.18f - 0.08f) / 2));
+}
+
+TEST(Dummy, EveryFamilyIsFinite) {
+  const ScratchFolder scratch;
+  for (const std::string& family : kTinyFamilies) {
+    const fs::path folder = scratch.Write(family, {{"config.json", TinyConfig(family)}});
+    const auto made = MakeDummyCheckpoint(folder, 1 << 30);
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    const ModelWeights& w = made.value()->weights;
+    for (const LayerWeights& layer : w.layers) {
+      EXPECT_GE(layer.layer_scalar, 0.59f);
+      EXPECT_LE(layer.layer_scalar, 1.11f);
+      double sum = 0, squares = 0;
+      const Tensor& down = layer.down.blocks[0];
+      for (int64_t i = 0; i < down.num_elements(); ++i) {
+        const double value = ToFloat(down.bf16()[i]);
+        sum += value;
+        squares += value * value;
+      }
+      const auto count = static_cast<double>(down.num_elements());
+      EXPECT_NEAR(sum / count, 0, 0.1);
+      EXPECT_NEAR(squares / count * static_cast<double>(down.cols()), 1, 0.3);
+    }
+    if (family != "assistant") continue;
+    std::vector<bool> seen(32);
+    for (int i = 0; i < 32; ++i) seen.at(static_cast<size_t>(w.token_ordering.i64()[i])) = true;
+    EXPECT_EQ(std::count(seen.begin(), seen.end(), true), 32);
+  }
+}
+
+}  // namespace
+}  // namespace lapidary
