@@ -128,7 +128,7 @@ class Bench {
     // Small varied weights, written by the threads so that every page exists.
     pool_.ParallelFor(kArenaElements, 1 << 20, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        arena_[i].bits = static_cast<uint16_t>(0x3c00 + (i * 40503 >> 5 & 0x80ff));
+        arena_.get()[i].bits = static_cast<uint16_t>(0x3c00 + (i * 40503 >> 5 & 0x80ff));
     });
     for (size_t i = 0; i < x_.size(); ++i) x_[i] = static_cast<float>(i % 17) * 0.1f - 0.8f;
   }
