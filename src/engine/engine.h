@@ -1,9 +1,11 @@
-// Engine: requests in token ids to tokens. One thread runs take -> plan -> step -> commit -> deliver.
+// Engine: requests in token ids to tokens. One thread runs take -> plan -> step -> commit ->
+// deliver.
 #ifndef LAPIDARY_ENGINE_ENGINE_H_
 #define LAPIDARY_ENGINE_ENGINE_H_
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/result.h"
 #include "engine/request.h"
@@ -15,11 +17,13 @@ struct EngineOptions {
   int max_model_len = 0;          // 0: the model's, or what fits
   int max_running_requests = 64;  // sequences in a step; n choices count n
   int max_queued_requests = 8192;
-  int chunk_tokens = 256;         // prefill rows a step
-  uint64_t kv_bytes = 0;          // 0: min(1/4 of available RAM, max running x context)
-  int num_threads = 0;            // 0: all cores
-  bool fast_prefill = true;       // YOCO prefill in models with shared KV layers
-  int num_draft_tokens = 0;       // drafts a burst; 0: no speculation
+  int chunk_tokens = 256;        // prefill rows a step
+  uint64_t kv_bytes = 0;         // 0: min(1/4 of available RAM, max running x context)
+  int num_threads = 0;           // 0: all cores
+  bool fast_prefill = true;      // YOCO prefill in models with shared KV layers
+  int num_draft_tokens = 0;      // drafts a burst; 0: no speculation
+  std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content
+  std::vector<int32_t> suppress_ids;  // never sampled
 };
 
 struct EngineStats {
@@ -28,21 +32,24 @@ struct EngineStats {
   int64_t prompt_tokens = 0, generated_tokens = 0;
   int64_t total_slabs = 0, used_slabs = 0;
   int64_t drafted_tokens = 0, accepted_tokens = 0;
+  int64_t preemptions = 0;
   int64_t last_progress_ms = 0;  // steady clock, of the last finished step or idle pass
 };
 
 class Engine {
  public:
-  // Takes the loaded target and, if any, its drafter. Allocates everything; throws StartupError with one sentence
-  // when the plan does not fit.
-  Engine(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter, const EngineOptions& options);
+  // Takes the loaded target and, if any, its drafter. Allocates everything; throws StartupError
+  // with one sentence when the plan does not fit.
+  Engine(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
+         const EngineOptions& options);
   ~Engine();  // stops at once: live requests end with kAbort
 
   const ModelConfig& config() const;
   int max_model_len() const;
 
-  // Thread-safe. Errors are the caller's fault (a prompt too long, an id out of range: 400) or load (code
-  // "queue_full": 429). After an Ok the sink gets events until each choice has had one with a finish reason.
+  // Thread-safe. Errors are the caller's fault (a prompt too long, an id out of range: 400) or load
+  // (code "queue_full": 429). After an Ok the sink gets events until each choice has had one with a
+  // finish reason.
   Status Submit(Request request, TokenSink sink);
   // Thread-safe; unknown ids are ignored. Live choices end with kAbort; no event follows it.
   void Cancel(uint64_t request_id);

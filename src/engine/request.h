@@ -16,8 +16,9 @@ inline constexpr int kMaxLogitBias = 1024;
 inline constexpr int kMaxStopIds = 64;
 inline constexpr int kMaxBadWords = 128;
 
-// Filters apply in this order: suppress, bias, penalties, mask, temperature, top-k, top-p, min-p. All ids are < V;
-// ranges are the field table's of server/openai/schema.cc, checked again by Engine::Submit.
+// Filters apply in this order: suppress, bias, penalties, mask, temperature, top-k, top-p, min-p.
+// All ids are < V; ranges are the field table's of server/openai/schema.cc, checked again by
+// Engine::Submit.
 struct SamplingParams {
   float temperature = 1.0f;  // < 1e-5 is greedy
   int top_k = 0;             // 0: off
@@ -26,19 +27,19 @@ struct SamplingParams {
   float presence_penalty = 0.0f, frequency_penalty = 0.0f;  // over generated tokens
   float repetition_penalty = 1.0f;                          // over prompt and generated tokens
   uint64_t seed = 0;
-  int min_tokens = 0;        // stop ids are held off until then
-  bool ignore_eos = false;   // ignores the model's end ids only, not stop_ids
+  int min_tokens = 0;       // stop ids are held off until then
+  bool ignore_eos = false;  // ignores the model's end ids only, not stop_ids
   std::vector<int32_t> stop_ids;
   std::vector<std::pair<int32_t, float>> logit_bias;
-  std::vector<int32_t> allowed_ids;                 // empty: all
-  std::vector<std::vector<int32_t>> bad_words;      // token sequences whose last token is masked
-  int num_logprobs = -1;         // -1: off; 0..20 top alternatives beside the sampled token
-  int num_prompt_logprobs = -1;  // likewise for prompt positions
+  std::vector<int32_t> allowed_ids;             // empty: all
+  std::vector<std::vector<int32_t>> bad_words;  // token sequences whose last token is masked
+  int num_logprobs = -1;             // -1: off; 0..20 top alternatives beside the sampled token
+  int num_prompt_logprobs = -1;      // likewise for prompt positions
   std::vector<int32_t> logprob_ids;  // logprobs of these ids at each generated position
 };
 
 struct Request {
-  uint64_t id = 0;  // unique among live requests, given by the caller
+  uint64_t id = 0;              // unique among live requests, given by the caller
   std::vector<int32_t> prompt;  // 1 .. context - 1 ids
   SamplingParams sampling;
   int max_tokens = 16;  // 0 only to score a prompt
@@ -59,12 +60,13 @@ struct TokenLogprobs {
 struct TokenEvent {
   uint64_t request_id = 0;
   int choice = 0;
-  std::vector<int32_t> tokens;           // new ids, a stop id included as the last one
-  std::vector<TokenLogprobs> logprobs;   // one per token if asked
-  std::vector<std::optional<TokenLogprobs>> prompt_logprobs;  // with the first event of choice 0, if asked; [0] is empty
+  std::vector<int32_t> tokens;          // new ids, a stop id included as the last one
+  std::vector<TokenLogprobs> logprobs;  // one per token if asked
+  std::vector<std::optional<TokenLogprobs>>
+      prompt_logprobs;  // with the first event of choice 0, if asked; [0] is empty
   FinishReason finish = FinishReason::kNone;
-  std::optional<int32_t> stop_id;        // the end or stop id that ended it
-  int cached_tokens = 0;                 // of the prompt, known with the first event
+  std::optional<int32_t> stop_id;               // the end or stop id that ended it
+  int cached_tokens = 0;                        // of the prompt, known with the first event
   int drafted_tokens = 0, accepted_tokens = 0;  // totals so far
 };
 
