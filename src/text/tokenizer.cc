@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
+#include <array>
 
 namespace lapidary {
 namespace {
@@ -51,14 +52,23 @@ std::string Tokenizer::TokenBytes(int32_t id) const {
   return text;
 }
 
-// A border is safe where no vocabulary entry, and so no merge, spans it.
-void Tokenizer::ProveBorders() {
-  splits_at_newline_ = true;
-  splits_at_space_ = replaces_space_;
-  for (size_t id = 0; id < tokens_.size(); ++id) {
-    if (special_[id] != 0) continue;
-    const std::string& token = tokens_[id];
-    const size_t newlines = static_cast<size_t>(std::count(token.begin(), token.end(), '\n'));
+// A border is safe where no merge makes an entry that spans it. Merges of byte tokens or <unk>, and
+// <unk> that could fuse over a border, leave nothing proved.
+void Tokenizer::ProveBorders(const std::vector<Bpe::Merge>& merges) {
+  const bool all_bytes =
+      byte_fallback_ && std::none_of(byte_ids_, byte_ids_ + 256, [](int32_t id) { return id < 0; });
+  const bool can_fuse = !all_bytes && unk_id_ >= 0 && fuse_unk_;
+  splits_at_newline_ = !can_fuse;
+  splits_at_space_ = replaces_space_ && !can_fuse;
+  std::vector<uint8_t> text(tokens_.size(), 1);
+  for (const int32_t id : byte_ids_)
+    if (id >= 0) text[static_cast<size_t>(id)] = 0;
+  if (unk_id_ >= 0) text[static_cast<size_t>(unk_id_)] = 0;
+  for (const Bpe::Merge& merge : merges) {
+    if (text[static_cast<size_t>(merge.left)] == 0 || text[static_cast<size_t>(merge.right)] == 0)
+      splits_at_newline_ = splits_at_space_ = false;
+    const std::string& token = tokens_[static_cast<size_t>(merge.result)];
+    const auto newlines = static_cast<size_t>(std::count(token.begin(), token.end(), '\n'));
     if (newlines != 0 && newlines != token.size()) splits_at_newline_ = false;
     // Marks may lead an entry, but none may follow another character.
     size_t text_begin = 0;
@@ -145,9 +155,11 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view raw, Specials specials) 
     if (end > text_begin)
       EncodeText(std::string_view(text).substr(text_begin, end - text_begin), ids);
   };
-  // Every added token of the family starts with '<'; others would be found too, only slower.
   if (specials == Specials::kMatch && !added_.empty()) {
+    std::array<bool, 256> starts{};
+    for (const Added& added : added_) starts[static_cast<uint8_t>(added.content[0])] = true;
     for (size_t at = 0; at < text.size(); ++at) {
+      if (!starts[static_cast<uint8_t>(text[at])]) continue;
       const auto match = std::find_if(added_.begin(), added_.end(), [&](const Added& added) {
         return text[at] == added.content[0] &&
                text.compare(at, added.content.size(), added.content) == 0;

@@ -23,10 +23,10 @@ class Tokenizer {
   // kAsText: control strings are ordinary text, so that a user cannot forge turns.
   enum class Specials : uint8_t { kMatch, kAsText };
 
-  // Reads model_dir/tokenizer.json. Errors name the file and the part that is wrong or not known.
   Tokenizer(Tokenizer&&) = default;
   Tokenizer& operator=(Tokenizer&&) = default;
 
+  // Reads model_dir/tokenizer.json. Errors name the file and the part that is wrong or not known.
   static Result<Tokenizer> Load(const std::filesystem::path& model_dir);
   static Result<Tokenizer> Parse(std::string_view content, std::string_view where);
 
@@ -58,7 +58,7 @@ class Tokenizer {
   // The end of the piece that starts at `begin`: a border no vocabulary entry crosses, or the end
   // of the text.
   size_t PieceEnd(std::string_view text, size_t begin) const;
-  void ProveBorders();
+  void ProveBorders(const std::vector<Bpe::Merge>& merges);
   bool Valid(int32_t id) const { return id >= 0 && id < vocab_size(); }
 
   std::vector<std::string> tokens_;

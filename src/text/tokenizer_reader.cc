@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint64_t kMaxTokenizerBytes = 128u << 20;
 constexpr int64_t kMaxVocab = 1 << 24;
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
 const json::value* Get(const json::object& object, std::string_view key) {
   const json::value* value = object.if_contains(key);
@@ -28,6 +29,25 @@ bool TypeIs(const json::value* value, std::string_view type) {
   return found != nullptr && found->is_string() && found->get_string() == type;
 }
 
+// Whether the pattern of this part is the plain string `text`.
+bool PatternIs(const json::value& part, std::string_view text) {
+  const json::value* pattern = Get(part.get_object(), "pattern");
+  if (pattern == nullptr || !pattern->is_object()) return false;
+  const json::value* string = Get(pattern->get_object(), "String");
+  return string != nullptr && string->is_string() && string->get_string() == text;
+}
+
+bool IsGemmaDecoder(const json::value& decoder) {
+  const json::value* list =
+      TypeIs(&decoder, "Sequence") ? Get(decoder.get_object(), "decoders") : nullptr;
+  if (list == nullptr || !list->is_array() || list->get_array().size() != 3) return false;
+  const json::array& steps = list->get_array();
+  if (!TypeIs(&steps[0], "Replace") || !PatternIs(steps[0], kSpaceMark)) return false;
+  const json::value* content = Get(steps[0].get_object(), "content");
+  return content != nullptr && *content == " " && TypeIs(&steps[1], "ByteFallback") &&
+         TypeIs(&steps[2], "Fuse");
+}
+
 }  // namespace
 
 class TokenizerReader {
@@ -43,7 +63,6 @@ class TokenizerReader {
                       &TokenizerReader::ReadAdded, &TokenizerReader::ReadMerges})
       if (Status status = (this->*step)(root, model->get_object()); !status.ok())
         return status.error();
-    t_.ProveBorders();
     return std::move(t_);
   }
 
@@ -56,19 +75,20 @@ class TokenizerReader {
     if (const json::value* normalizer = Get(root, "normalizer")) {
       if (!TypeIs(normalizer, "Replace")) return Bad("normalizer is not Replace");
       const json::object& object = normalizer->get_object();
-      const json::value* pattern = Get(object, "pattern");
       const json::value* content = Get(object, "content");
-      const json::value* text = pattern != nullptr && pattern->is_object()
-                                    ? Get(pattern->get_object(), "String")
-                                    : nullptr;
-      if (text == nullptr || *text != " " || content == nullptr || *content != "\xE2\x96\x81")
+      if (!PatternIs(*normalizer, " ") || content == nullptr || *content != kSpaceMark.data())
         return Bad("normalizer does not replace a space by U+2581");
       t_.replaces_space_ = true;
     }
     const json::value* pre = Get(root, "pre_tokenizer");
     // Behind the normalizer no space is left, so this split never cuts.
-    if (pre != nullptr && !(TypeIs(pre, "Split") && t_.replaces_space_))
+    if (pre != nullptr && !(TypeIs(pre, "Split") && PatternIs(*pre, " ") && t_.replaces_space_))
       return Bad("pre_tokenizer is not the Split on a space");
+    const json::value* post = Get(root, "post_processor");
+    if (post != nullptr && !TypeIs(post, "TemplateProcessing"))
+      return Bad("post_processor is not TemplateProcessing");
+    if (const json::value* decoder = Get(root, "decoder"); decoder && !IsGemmaDecoder(*decoder))
+      return Bad("decoder is not Replace of U+2581, ByteFallback, Fuse");
     for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
       if (const json::value* value = Get(model, key);
           value != nullptr && *value != "" && *value != 0.0)
@@ -84,6 +104,9 @@ class TokenizerReader {
     if (!number->is_int64() || number->get_int64() < 0 || number->get_int64() >= kMaxVocab)
       return Bad(fmt::format("the id of '{}' is not a whole number from 0 to {}",
                              content.substr(0, 64), kMaxVocab - 1));
+    if (number->get_int64() >= id_limit_)
+      return Bad(
+          fmt::format("the id of '{}' is far beyond the number of entries", content.substr(0, 64)));
     const auto id = static_cast<size_t>(number->get_int64());
     if (id >= t_.tokens_.size()) {
       t_.tokens_.resize(id + 1);
@@ -104,13 +127,9 @@ class TokenizerReader {
     const json::object& entries = vocab->get_object();
     if (entries.size() > static_cast<size_t>(kMaxVocab)) return Bad("model.vocab is too large");
     // Ids lie close together: a single huge one must not make us allocate for it.
-    const auto limit = static_cast<int64_t>(entries.size()) * 2 + 65536;
-    for (const auto& entry : entries) {
-      if (entry.value().is_int64() && entry.value().get_int64() >= limit)
-        return Bad(fmt::format("the id of '{}' is far beyond the number of entries",
-                               std::string_view(entry.key()).substr(0, 64)));
+    id_limit_ = static_cast<int64_t>(entries.size()) * 2 + 65536;
+    for (const auto& entry : entries)
       if (Status status = Place(entry.key(), entry.value(), false); !status.ok()) return status;
-    }
     return Ok{};
   }
 
@@ -182,11 +201,13 @@ class TokenizerReader {
       list.push_back({*left_id, *right_id, *result});
     }
     t_.bpe_ = Bpe(list);
+    t_.ProveBorders(list);
     return Ok{};
   }
 
   std::string_view where_;
   std::string joined_;
+  int64_t id_limit_ = 0;
   Tokenizer t_;
 };
 

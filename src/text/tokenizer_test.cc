@@ -46,6 +46,23 @@ TEST(Tokenizer, EqualsTheGoldensOfTheReference) {
   EXPECT_EQ(checked, 105);
 }
 
+// 2,048 entries, merges across spaces and newlines: no border can be proved, so whole texts are one
+// piece. Made by tools/tokenizer with the reference package.
+TEST(Tokenizer, EqualsTheReferenceWhenMergesCrossSpacesAndNewlines) {
+  const auto tokenizer = Tokenizer::Load(kData + "/crossing");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+  int checked = 0;
+  for (const json::object& line : Lines(kData + "/crossing/goldens.jsonl")) {
+    const std::string text(line.at("text").as_string());
+    const auto expected = json::value_to<std::vector<int32_t>>(line.at("ids"));
+    ASSERT_EQ(tokenizer.value().Encode(text), expected) << text;
+    ASSERT_EQ(tokenizer.value().Decode(expected, true),
+              std::string(line.at("skipped").as_string()));
+    ++checked;
+  }
+  EXPECT_EQ(checked, 600);
+}
+
 TEST(Tokenizer, DecodeUndoesEncode) {
   const Tokenizer tokenizer = Mini();
   for (const std::string text :
@@ -161,6 +178,13 @@ TEST(Tokenizer, BadFilesAreRefusedByName) {
   EXPECT_THAT(refused("\"BPE\"", "\"WordPiece\""), testing::HasSubstr("model.type must be BPE"));
   EXPECT_THAT(refused("\"Replace\"", "\"NFC\""), testing::HasSubstr("normalizer"));
   EXPECT_THAT(refused("\"merges\"", "\"merge\""), testing::HasSubstr("model.merges is missing"));
+  EXPECT_THAT(refused("\"MergedWithPrevious\"", "\"Removed\""), testing::Eq("accepted"))
+      << "it never cuts, so how it would cut does not matter";
+  EXPECT_THAT(refused("\"TemplateProcessing\"", "\"ByteLevel\""),
+              testing::HasSubstr("post_processor"));
+  EXPECT_THAT(refused("\"Fuse\"", "\"Strip\""), testing::HasSubstr("decoder"));
+  EXPECT_THAT(refused("\"id\": 0", "\"id\": 9999999"), testing::HasSubstr("far beyond"));
+  EXPECT_THAT(refused("\"id\": 0", "\"id\": -1"), testing::HasSubstr("whole number"));
   EXPECT_THAT(refused("\"<bos>\"", "5"), testing::HasSubstr("tokenizer.json"));
   for (size_t cut = 0; cut < good.size(); cut += good.size() / 50)
     EXPECT_FALSE(Tokenizer::Parse(good.substr(0, cut), "tokenizer.json").ok());
