@@ -1,0 +1,251 @@
+#include "server/api_server.h"
+
+#include <chrono>
+#include <random>
+
+#include "base/log.h"
+#include "server/openai/schema.h"
+
+namespace lapidary {
+namespace {
+
+HttpResponse Json(const json::value& value) {
+  HttpResponse response;
+  response.body = json::serialize(value);
+  return response;
+}
+
+HttpResponse Refusal(int status, const char* message, const char* code) {
+  const char* type = status == 401   ? "authentication_error"
+                     : status == 403 ? "permission_error"
+                     : status == 404 ? "not_found_error"
+                     : status == 503 ? "overloaded_error"
+                                     : "invalid_request_error";
+  return ErrorResponse(status, Error{message, "", code}, type);
+}
+
+HttpResponse BadField(const Error& error) {
+  if (error.code == "model_not_found") return ErrorResponse(404, error, "not_found_error");
+  return ErrorResponse(400, error, "invalid_request_error");
+}
+
+std::string_view HostName(std::string_view authority) {
+  if (authority.starts_with('[')) return authority.substr(0, authority.find(']') + 1);
+  return authority.substr(0, authority.find(':'));
+}
+
+bool IsLoopbackName(std::string_view name) {
+  return name == "localhost" || name == "127.0.0.1" || name == "[::1]" || name == "::1";
+}
+
+// Looks at every byte whatever the first difference.
+bool EqualInConstantTime(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < a.size(); ++i)
+    difference |=
+        static_cast<unsigned>(static_cast<unsigned char>(a[i]) ^
+                              static_cast<unsigned char>(b.empty() ? 0 : b[i % b.size()]));
+  return difference == 0;
+}
+
+std::string RandomId(const char* prefix) {
+  static thread_local std::mt19937_64 engine{std::random_device{}()};
+  return fmt::format("{}{:016x}{:08x}", prefix, engine(), engine() >> 32);
+}
+
+}  // namespace
+
+ApiServer::ApiServer(const ApiOptions& options)
+    : options_(options),
+      is_loopback_(IsLoopbackName(options.host)),
+      created_(std::chrono::duration_cast<std::chrono::seconds>(
+                   std::chrono::system_clock::now().time_since_epoch())
+                   .count()) {
+  http_ = std::make_unique<HttpServer>(
+      options.host, options.port, options.num_threads, options.limits,
+      [this](const std::shared_ptr<HttpRequest>& request, const ExchangePtr& exchange) {
+        Handle(*request, exchange);
+      },
+      [](int status, std::string_view message) {
+        return ErrorResponse(status, Error{std::string(message), "", "http"},
+                             "invalid_request_error");
+      });
+}
+
+void ApiServer::Attach(std::shared_ptr<const Backend> backend) {
+  {
+    const std::lock_guard lock(mutex_);
+    backend_ = std::move(backend);
+  }
+  state_ = ServerState::kReady;
+}
+
+std::shared_ptr<const Backend> ApiServer::backend() const {
+  const std::lock_guard lock(mutex_);
+  return backend_;
+}
+
+bool ApiServer::HasKey(const HttpRequest& request) const {
+  std::string_view given = request.header("x-api-key");
+  const std::string_view bearer = request.header("authorization");
+  if (bearer.starts_with("Bearer ")) given = bearer.substr(7);
+  bool found = false;
+  for (const std::string& key : options_.api_keys) found |= EqualInConstantTime(given, key);
+  return found;
+}
+
+bool ApiServer::Admitted(const HttpRequest& request, const ExchangePtr& exchange) const {
+  const std::string_view host = request.header("host"), origin = request.header("origin");
+  if (is_loopback_ && !host.empty() && !IsLoopbackName(HostName(host))) {
+    exchange->Respond(Refusal(403, "This Host is not served here.", "host_not_allowed"));
+    return false;
+  }
+  const size_t scheme = origin.find("://");
+  if (!origin.empty() && (scheme == std::string_view::npos || origin.substr(scheme + 3) != host)) {
+    exchange->Respond(Refusal(403, "Requests of other web pages are refused.", "origin"));
+    return false;
+  }
+  return true;
+}
+
+void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) {
+  if (!Admitted(request, exchange)) return;
+  const std::string& path = request.path;
+  const bool is_get = request.method == "GET" || request.method == "HEAD";
+  const bool is_health =
+      path == "/health" || path == "/v1/health" || path == "/ready" || path == "/ping";
+  const bool is_models = path == "/v1/models" || path.starts_with("/v1/models/");
+  const bool is_post = path == "/v1/completions" || path == "/tokenize" || path == "/detokenize";
+  const bool is_open = is_health || path == "/live";
+  if (!is_open && !options_.api_keys.empty() && !HasKey(request))
+    return exchange->Respond(Refusal(401, "The API key is missing or wrong.", "invalid_api_key"));
+  if (!is_open && !is_models && !is_post && path != "/version")
+    return exchange->Respond(Refusal(404, "There is no such route.", "not_found"));
+  if (is_post ? request.method != "POST" : !is_get) {
+    HttpResponse response = Refusal(405, "The route has another method.", "method_not_allowed");
+    response.headers.emplace_back("Allow", is_post ? "POST" : "GET, HEAD");
+    return exchange->Respond(std::move(response));
+  }
+  if (is_open) return exchange->Respond(Health(path == "/live"));
+  if (is_models) return exchange->Respond(Models(path));
+  if (!is_post) return exchange->Respond(Json(json::object{{"version", options_.version}}));
+  if (state_ != ServerState::kReady)
+    return exchange->Respond(Refusal(503, "The server is not ready.", "loading"));
+  const Result<json::value> body = ParseJson(request.body, "The body");
+  if (!body.ok()) return exchange->Respond(BadField(body.error()));
+  if (!body.value().is_object())
+    return exchange->Respond(BadField(Error{"The body must be an object.", "", "invalid_json"}));
+  const json::object& object = body.value().get_object();
+  if (path == "/tokenize") return exchange->Respond(Tokenize(object));
+  if (path == "/detokenize") return exchange->Respond(Detokenize(object));
+  Completions(object, exchange);
+}
+
+HttpResponse ApiServer::Health(bool liveness) const {
+  const ServerState state = state_;
+  const char* name = state == ServerState::kLoading    ? "loading"
+                     : state == ServerState::kReady    ? "ok"
+                     : state == ServerState::kDraining ? "draining"
+                                                       : "failing";
+  if (state == ServerState::kReady && !backend()->engine->MakesProgress()) name = "stalled";
+  HttpResponse response = Json(json::object{{"status", name}});
+  const bool good = liveness ? state != ServerState::kFailing : std::string_view(name) == "ok";
+  if (!good) response.status = 503;
+  return response;
+}
+
+HttpResponse ApiServer::Models(const std::string& path) const {
+  const std::shared_ptr<const Backend> current = backend();
+  json::array entries;
+  for (const std::string& name : options_.served_names) {
+    json::object entry{{"id", name},          {"object", "model"},
+                       {"created", created_}, {"owned_by", "lapidary"},
+                       {"root", name},        {"parent", nullptr}};
+    entry["max_model_len"] = current ? json::value(current->engine->max_model_len()) : nullptr;
+    entry["architecture"] = json::object{{"input_modalities", json::array{"text"}}};
+    if (path == "/v1/models/" + name) return Json(entry);
+    entries.push_back(std::move(entry));
+  }
+  if (path != "/v1/models") return Refusal(404, "There is no such model.", "model_not_found");
+  return Json(json::object{{"object", "list"}, {"data", std::move(entries)}});
+}
+
+Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpoint) {
+  const std::shared_ptr<const Backend> current = backend();
+  Result<CheckedFields> checked = CheckFields(
+      body, endpoint, {current->engine->vocab_size(), current->engine->max_model_len()});
+  if (!checked.ok()) return checked.error();
+  const auto num_unknown = static_cast<int64_t>(checked.value().unknown.size());
+  if (num_unknown > 0 && num_ignored_fields_.fetch_add(num_unknown) == 0)
+    spdlog::warn("unknown request fields are ignored and counted; this is said once");
+  json::object fields = std::move(checked.value().values);
+  if (const json::value* model = fields.if_contains("model")) {
+    bool served = false;
+    for (const std::string& name : options_.served_names)
+      served |= std::string_view(model->get_string()) == name || name == "*";
+    if (!served) return Error{"The model is not served here.", "model", "model_not_found"};
+  }
+  return fields;
+}
+
+void ApiServer::Completions(const json::object& body, const ExchangePtr& exchange) {
+  const Result<json::object> fields = Checked(body, kCompletions);
+  if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
+  ReplyForm form;
+  form.id = RandomId("cmpl-");
+  form.created = created_;
+  const json::value* model = fields.value().if_contains("model");
+  form.model = model ? std::string(model->get_string()) : options_.served_names[0];
+  const std::shared_ptr<const Backend> current = backend();
+  Result<std::vector<Request>> requests = MakeRequests(fields.value(), *current, form);
+  if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
+  ++*num_live_;
+  std::shared_ptr<Completion> completion(new Completion(current, exchange, std::move(form)),
+                                         [live = num_live_](Completion* done) {
+                                           delete done;
+                                           --*live;
+                                         });
+  completion->Start(std::move(requests).value());
+}
+
+HttpResponse ApiServer::Tokenize(const json::object& body) {
+  const Result<json::object> fields = Checked(body, kTokenize);
+  if (!fields.ok()) return BadField(fields.error());
+  const json::value* prompt = fields.value().if_contains("prompt");
+  if (prompt == nullptr || !prompt->is_string())
+    return BadField(Error{"'prompt' must be a string; 'messages' is not supported yet.",
+                          fields.value().contains("messages") ? "messages" : "prompt",
+                          "invalid_value"});
+  const std::shared_ptr<const Backend> current = backend();
+  std::vector<int32_t> ids = current->tokenizer->Encode(std::string(prompt->get_string()));
+  const json::value* add = fields.value().if_contains("add_special_tokens");
+  const std::optional<int32_t> bos = current->tokenizer->Find("<bos>");
+  if ((add == nullptr || add->get_bool()) && bos && (ids.empty() || ids[0] != *bos))
+    ids.insert(ids.begin(), *bos);
+  json::object reply{{"tokens", json::value_from(ids)},
+                     {"count", ids.size()},
+                     {"max_model_len", current->engine->max_model_len()}};
+  const json::value* strings = fields.value().if_contains("return_token_strs");
+  reply["token_strs"] = nullptr;
+  if (strings != nullptr && strings->get_bool()) {
+    json::array names;
+    for (const int32_t id : ids) names.emplace_back(current->tokenizer->token(id));
+    reply["token_strs"] = std::move(names);
+  }
+  return Json(reply);
+}
+
+HttpResponse ApiServer::Detokenize(const json::object& body) {
+  const Result<json::object> fields = Checked(body, kDetokenize);
+  if (!fields.ok()) return BadField(fields.error());
+  const json::value* tokens = fields.value().if_contains("tokens");
+  if (tokens == nullptr) return BadField(Error{"'tokens' is required.", "tokens", "invalid_value"});
+  std::vector<int32_t> ids;
+  for (const json::value& id : tokens->get_array())
+    ids.push_back(static_cast<int32_t>(id.get_int64()));
+  const json::value* skip = fields.value().if_contains("skip_special_tokens");
+  const std::string text = backend()->tokenizer->Decode(ids, skip != nullptr && skip->get_bool());
+  return Json(json::object{{"prompt", text}, {"text", text}});
+}
+
+}  // namespace lapidary

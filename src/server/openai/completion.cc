@@ -1,0 +1,237 @@
+#include "server/openai/completion.h"
+
+#include <atomic>
+
+namespace lapidary {
+namespace {
+
+std::atomic<uint64_t> next_request_id{1};
+
+json::object EmptyLogprobs() {
+  return {{"tokens", json::array()},
+          {"token_logprobs", json::array()},
+          {"top_logprobs", json::array()},
+          {"text_offset", json::array()}};
+}
+
+// Tokens that are not UTF-8 are named by their bytes, so that keys stay unique.
+std::string TokenName(const Tokenizer& tokenizer, int32_t id) {
+  const std::string bytes = tokenizer.TokenBytes(id);
+  if (ToValidUtf8(bytes) == bytes) return bytes;
+  std::string name = "bytes:";
+  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return name;
+}
+
+std::string Event(const json::object& object) {
+  return "data: " + json::serialize(object) + "\n\n";
+}
+
+}  // namespace
+
+HttpResponse ErrorResponse(int status, const Error& error, const char* type) {
+  const std::string message = ToValidUtf8(error.message.substr(0, 256));
+  const std::string param = ToValidUtf8(error.param.substr(0, 64));
+  json::object body{{"message", message}, {"type", type}, {"param", nullptr}, {"code", nullptr}};
+  if (!param.empty()) body["param"] = param;
+  if (!error.code.empty()) body["code"] = error.code;
+  HttpResponse response;
+  response.status = status;
+  response.body = json::serialize(json::object{{"error", body}});
+  if (status == 429 || status == 503) response.headers.emplace_back("Retry-After", "1");
+  return response;
+}
+
+Completion::Completion(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
+                       ReplyForm form)
+    : backend_(std::move(backend)), exchange_(std::move(exchange)), form_(std::move(form)) {}
+
+void Completion::Start(std::vector<Request> requests) {
+  requests_ = std::move(requests);
+  for (size_t i = 0; i < requests_.size() * static_cast<size_t>(form_.n); ++i)
+    choices_.emplace_back(*backend_->tokenizer, form_);
+  num_open_ = choices_.size();
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    requests_[i].id = next_request_id++;
+    Status status =
+        backend_->engine->Submit(requests_[i], [self = shared_from_this(), i](TokenEvent&& event) {
+          auto shared = std::make_shared<TokenEvent>(std::move(event));
+          self->exchange_->Post([self, i, shared] { self->OnEvent(i, std::move(*shared)); });
+        });
+    if (!status.ok()) {
+      const bool full = status.error().code == "queue_full";
+      return Fail(full ? 429 : 400, status.error(),
+                  full ? "rate_limit_error" : "invalid_request_error");
+    }
+  }
+  // Weak: the exchange must not keep itself alive through its own callback.
+  exchange_->OnClose([weak = weak_from_this()] {
+    if (auto self = weak.lock()) {
+      self->done_ = true;
+      self->CancelAll();
+    }
+  });
+  if (form_.stream) exchange_->StartStream({{"X-Request-Id", form_.id}});
+}
+
+void Completion::OnEvent(size_t prompt, TokenEvent event) {
+  if (done_) return;
+  if (event.finish == FinishReason::kError)
+    return Fail(500, Error{"The model's own numbers failed.", "", "numerical_error"}, "api_error");
+  const size_t index = prompt * static_cast<size_t>(form_.n) + static_cast<size_t>(event.choice);
+  Choice& choice = choices_[index];
+  if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
+  const size_t before = choice.text.size();
+  if (form_.num_logprobs >= 0 && choice.logprobs.empty()) choice.logprobs = EmptyLogprobs();
+  Take(choice, prompt, event);
+  if (choice.finish.empty() && event.finish != FinishReason::kNone) {
+    choice.text += choice.stops.Push(choice.detokenizer.Finish()).text + choice.stops.Finish();
+    choice.finish = event.finish == FinishReason::kStop     ? "stop"
+                    : event.finish == FinishReason::kLength ? "length"
+                                                            : "abort";
+  } else if (!choice.finish.empty() && event.finish == FinishReason::kNone) {
+    backend_->engine->CancelChoice(requests_[prompt].id, event.choice);
+  }
+  if (form_.stream) {
+    json::object logprobs = std::move(choice.logprobs);
+    choice.logprobs = json::object();
+    std::string delta = choice.text.substr(before);
+    if (!delta.empty() || !choice.finish.empty() ||
+        (logprobs.contains("tokens") && !logprobs["tokens"].as_array().empty()))
+      SendChunk(index, std::move(delta), std::move(logprobs));
+  }
+  if (!choice.finish.empty() && --num_open_ == 0) FinishAll();
+}
+
+void Completion::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
+  cached_tokens_ = std::max(cached_tokens_, event.cached_tokens);
+  if (choice.num_tokens == 0 && form_.echo && choice.text.empty()) AddEcho(choice, prompt, event);
+  for (size_t i = 0; i < event.tokens.size(); ++i) {
+    const int32_t token = event.tokens[i];
+    ++choice.num_tokens;
+    if (form_.num_logprobs >= 0)
+      AddLogprobs(choice, i < event.logprobs.size() ? &event.logprobs[i] : nullptr, token);
+    if (event.stop_id == token && i + 1 == event.tokens.size()) {
+      choice.stop_reason = token;
+      continue;  // the end token has no text
+    }
+    const StopMatcher::Output output = choice.stops.Push(choice.detokenizer.Push(token));
+    choice.text += output.text;
+    if (output.matched) {
+      choice.finish = "stop";
+      choice.stop_reason = form_.stops[*output.matched];
+      return;  // what came after in the same step is not billed
+    }
+  }
+}
+
+void Completion::AddEcho(Choice& choice, size_t prompt, const TokenEvent& event) {
+  const std::vector<int32_t>& ids = requests_[prompt].prompt;
+  choice.text = backend_->tokenizer->Decode(ids, form_.skip_special);
+  if (form_.num_logprobs < 0) return;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const bool known = i < event.prompt_logprobs.size() && event.prompt_logprobs[i];
+    AddLogprobs(choice, known ? &*event.prompt_logprobs[i] : nullptr, ids[i]);
+  }
+}
+
+void Completion::AddLogprobs(Choice& choice, const TokenLogprobs* entry, int32_t token) {
+  const std::string name = TokenName(*backend_->tokenizer, token);
+  json::object& lists = choice.logprobs;
+  lists["tokens"].as_array().emplace_back(name);
+  lists["text_offset"].as_array().emplace_back(choice.offset);
+  if (!(form_.skip_special && backend_->tokenizer->is_special(token)))
+    choice.offset += backend_->tokenizer->TokenBytes(token).size();
+  if (entry == nullptr) {
+    lists["token_logprobs"].as_array().emplace_back(nullptr);
+    lists["top_logprobs"].as_array().emplace_back(nullptr);
+    return;
+  }
+  lists["token_logprobs"].as_array().emplace_back(entry->logprob);
+  json::object top;
+  for (const auto& [id, logprob] : entry->top) top[TokenName(*backend_->tokenizer, id)] = logprob;
+  top[name] = entry->logprob;
+  lists["top_logprobs"].as_array().emplace_back(std::move(top));
+}
+
+json::object Completion::Envelope() const {
+  return {{"id", form_.id},
+          {"object", "text_completion"},
+          {"created", form_.created},
+          {"model", form_.model},
+          {"system_fingerprint", "lapidary"}};
+}
+
+json::object Completion::ChoiceObject(size_t index, std::string text, json::object logprobs) const {
+  const Choice& choice = choices_[index];
+  json::object object{{"index", index}, {"text", std::move(text)}};
+  if (logprobs.empty())
+    object["logprobs"] = nullptr;
+  else
+    object["logprobs"] = std::move(logprobs);
+  if (choice.finish.empty())
+    object["finish_reason"] = nullptr;
+  else
+    object["finish_reason"] = choice.finish;
+  object["stop_reason"] = choice.stop_reason;
+  return object;
+}
+
+json::object Completion::Usage() const {
+  int64_t prompt_tokens = 0, completion_tokens = 0;
+  for (const Request& request : requests_)
+    prompt_tokens += static_cast<int64_t>(request.prompt.size());
+  for (const Choice& choice : choices_) completion_tokens += choice.num_tokens;
+  return {{"prompt_tokens", prompt_tokens},
+          {"completion_tokens", completion_tokens},
+          {"total_tokens", prompt_tokens + completion_tokens},
+          {"prompt_tokens_details", json::object{{"cached_tokens", cached_tokens_}}},
+          {"completion_tokens_details", json::object{{"reasoning_tokens", 0}}}};
+}
+
+void Completion::SendChunk(size_t index, std::string text, json::object logprobs) {
+  json::object chunk = Envelope();
+  chunk["choices"] = json::array{ChoiceObject(index, std::move(text), std::move(logprobs))};
+  if (form_.continuous_usage) chunk["usage"] = Usage();
+  exchange_->Write(Event(chunk));
+}
+
+void Completion::FinishAll() {
+  done_ = true;
+  json::object reply = Envelope();
+  if (form_.stream) {
+    if (form_.include_usage) {
+      reply["choices"] = json::array();
+      reply["usage"] = Usage();
+      exchange_->Write(Event(reply));
+    }
+    exchange_->Write("data: [DONE]\n\n");
+    return exchange_->Finish();
+  }
+  json::array choices;
+  for (size_t i = 0; i < choices_.size(); ++i)
+    choices.emplace_back(ChoiceObject(i, choices_[i].text, choices_[i].logprobs));
+  reply["choices"] = std::move(choices);
+  reply["usage"] = Usage();
+  HttpResponse response;
+  response.body = json::serialize(reply);
+  response.headers.emplace_back("X-Request-Id", form_.id);
+  exchange_->Respond(std::move(response));
+}
+
+void Completion::Fail(int status, const Error& error, const char* type) {
+  done_ = true;
+  CancelAll();
+  HttpResponse response = ErrorResponse(status, error, type);
+  // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
+  exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
+  exchange_->Finish();
+  exchange_->Respond(std::move(response));
+}
+
+void Completion::CancelAll() {
+  for (const Request& request : requests_)
+    if (request.id != 0) backend_->engine->Cancel(request.id);
+}
+
+}  // namespace lapidary

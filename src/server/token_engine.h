@@ -1,0 +1,25 @@
+// TokenEngine: what the server needs of an engine, so that its tests can script one.
+#ifndef LAPIDARY_SERVER_TOKEN_ENGINE_H_
+#define LAPIDARY_SERVER_TOKEN_ENGINE_H_
+
+#include "base/result.h"
+#include "engine/request.h"
+
+namespace lapidary {
+
+class TokenEngine {
+ public:
+  virtual ~TokenEngine() = default;
+  // As Engine::Submit: thread-safe; the sink is called on the engine's thread.
+  virtual Status Submit(Request request, TokenSink sink) = 0;
+  virtual void Cancel(uint64_t request_id) = 0;
+  virtual void CancelChoice(uint64_t request_id, int choice) = 0;
+  virtual int vocab_size() const = 0;
+  virtual int max_model_len() const = 0;
+  // False when work waits and nothing has moved for seconds.
+  virtual bool MakesProgress() const = 0;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_SERVER_TOKEN_ENGINE_H_

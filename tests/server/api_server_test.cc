@@ -1,0 +1,251 @@
+// The server over raw sockets. The engine is a script: it answers with the prompt's own tokens.
+#include "server/api_server.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/connect.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "server/openai/schema.h"
+
+namespace lapidary {
+namespace {
+
+using boost::asio::ip::tcp;
+
+class ScriptedEngine : public TokenEngine {
+ public:
+  explicit ScriptedEngine(int vocab_size) : vocab_size_(vocab_size) {}
+  Status Submit(Request request, TokenSink sink) override {
+    if (request.sampling.ignore_eos) {  // runs until cancelled
+      const std::lock_guard lock(mutex_);
+      sinks_[request.id] = std::move(sink);
+      return Ok{};
+    }
+    for (int choice = 0; choice < request.num_choices; ++choice)
+      for (size_t i = 1; i < request.prompt.size(); ++i) {
+        TokenEvent event;
+        event.choice = choice;
+        event.tokens = {request.prompt[i]};
+        const bool last =
+            i + 1 == request.prompt.size() || i >= static_cast<size_t>(request.max_tokens);
+        if (last) event.finish = FinishReason::kLength;
+        sink(std::move(event));
+        if (last) break;
+      }
+    return Ok{};
+  }
+  void Cancel(uint64_t id) override {
+    const std::lock_guard lock(mutex_);
+    sinks_.erase(id);
+    ++num_cancelled;
+  }
+  void CancelChoice(uint64_t, int) override {}
+  int vocab_size() const override { return vocab_size_; }
+  int max_model_len() const override { return 4096; }
+  bool MakesProgress() const override { return true; }
+  std::atomic<int> num_cancelled{0};
+
+ private:
+  std::mutex mutex_;
+  std::map<uint64_t, TokenSink> sinks_;  // guarded by mutex_
+  int vocab_size_;
+};
+
+class ApiServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ApiOptions options;
+    options.port = 0;
+    options.limits.header_deadline = std::chrono::milliseconds(300);
+    server_ = std::make_unique<ApiServer>(options);
+    Result<Tokenizer> tokenizer =
+        Tokenizer::Load(std::string(LAPIDARY_SOURCE_DIR) + "/models/pebble");
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+    auto backend = std::make_shared<Backend>();
+    backend->tokenizer = std::make_shared<Tokenizer>(std::move(tokenizer).value());
+    engine_ = std::make_shared<ScriptedEngine>(backend->tokenizer->vocab_size());
+    backend->engine = engine_;
+    server_->Attach(backend);
+  }
+
+  tcp::socket Connect() {
+    tcp::socket socket(context_);
+    socket.connect(
+        {boost::asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(server_->port())});
+    return socket;
+  }
+  // Everything up to the server's close.
+  static std::string ReadAll(tcp::socket& socket) {
+    std::string text;
+    boost::system::error_code code;
+    boost::asio::read(socket, boost::asio::dynamic_buffer(text), code);
+    return text;
+  }
+  std::string Raw(const std::string& bytes) {
+    tcp::socket socket = Connect();
+    boost::system::error_code code;
+    boost::asio::write(socket, boost::asio::buffer(bytes), code);
+    return ReadAll(socket);
+  }
+  static std::string Message(const std::string& method, const std::string& path,
+                             const std::string& body, const std::string& headers = "") {
+    return method + " " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + headers +
+           "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+  std::string Post(const std::string& path, const std::string& body) {
+    return Raw(Message("POST", path, body));
+  }
+  static int StatusOf(const std::string& reply) {
+    return reply.size() > 12 ? std::atoi(reply.c_str() + 9) : 0;
+  }
+  static json::object BodyOf(const std::string& reply) {
+    return json::parse(reply.substr(reply.find("\r\n\r\n") + 4)).as_object();
+  }
+
+  boost::asio::io_context context_;
+  std::unique_ptr<ApiServer> server_;
+  std::shared_ptr<ScriptedEngine> engine_;
+};
+
+TEST_F(ApiServerTest, AnswersEachRoute) {
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/health", ""))), 200);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/version", ""))), 200);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/v1/models/pebble", ""))), 200);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/v1/models/other", ""))), 404);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/nothing", ""))), 404);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/v1/completions", ""))), 405);
+  const json::object tokens = BodyOf(Post("/tokenize", R"({"prompt":"Hello there"})"));
+  const json::object text =
+      BodyOf(Post("/detokenize", json::serialize(json::object{{"tokens", tokens.at("tokens")},
+                                                              {"skip_special_tokens", true}})));
+  EXPECT_EQ(text.at("text").as_string(), "Hello there");
+}
+
+TEST_F(ApiServerTest, CompletionStreamsWhatItAnswersAtOnce) {
+  const std::string at_once =
+      Post("/v1/completions", R"({"prompt":"Hello there, you","max_tokens":100,"n":2})");
+  ASSERT_EQ(StatusOf(at_once), 200) << at_once;
+  const json::array choices = BodyOf(at_once).at("choices").as_array();
+  ASSERT_EQ(choices.size(), 2u);
+  EXPECT_EQ(choices[1].at("text").as_string(), "Hello there, you");
+  const std::string stream = Post(
+      "/v1/completions",
+      R"({"prompt":"Hello there, you","max_tokens":100,"stream":true,"stream_options":{"include_usage":true}})");
+  std::string joined;
+  bool usage = false;
+  for (size_t at = stream.find("data: {"); at != std::string::npos;
+       at = stream.find("data: {", at + 1)) {
+    const json::object chunk =
+        json::parse(stream.substr(at + 6, stream.find('\n', at) - at - 6)).as_object();
+    usage |= chunk.contains("usage");
+    for (const json::value& choice : chunk.at("choices").as_array())
+      joined += std::string(choice.at("text").as_string());
+  }
+  EXPECT_EQ(joined, "Hello there, you");
+  EXPECT_TRUE(usage);
+  EXPECT_NE(stream.find("data: [DONE]\n\n"), std::string::npos);
+}
+
+TEST_F(ApiServerTest, StopStringEndsTheText) {
+  const json::object reply = BodyOf(
+      Post("/v1/completions", R"({"prompt":"Hello there, you","max_tokens":100,"stop":["ere"]})"));
+  const json::value& choice = reply.at("choices").as_array()[0];
+  EXPECT_EQ(choice.at("text").as_string(), "Hello th");
+  EXPECT_EQ(choice.at("finish_reason").as_string(), "stop");
+  EXPECT_EQ(choice.at("stop_reason").as_string(), "ere");
+}
+
+// No value of this list is good for any typed field with a range.
+TEST_F(ApiServerTest, HostileValuesAreRefusedByName) {
+  for (const Field& field : FieldTable()) {
+    if ((field.endpoints & kCompletions) == 0 || field.type == FieldType::kAny) continue;
+    for (const std::string value :
+         {"-1e999", "{\"a\":{}}", "[[[{}]]]", "\"\\u0000\\u0001\"", "1e999"}) {
+      const bool string_ok =
+          value[0] == '"' && (field.type == FieldType::kString || field.type == FieldType::kStops ||
+                              field.type == FieldType::kPrompt);
+      if (string_ok || (field.type == FieldType::kObject && value[0] == '{')) continue;
+      const std::string name(field.name);
+      std::string body = "{";
+      if (name != "prompt") body += R"("prompt":"a",)";
+      const std::string reply = Post("/v1/completions", body + "\"" + name + "\":" + value + "}");
+      ASSERT_EQ(StatusOf(reply), 400) << name << " " << value << reply;
+      const std::string text = reply.substr(reply.find("\r\n\r\n") + 4);
+      EXPECT_LE(text.size(), 512u);
+      EXPECT_EQ(BodyOf(reply).at("error").at("param").as_string(), name) << value;
+    }
+  }
+}
+
+TEST_F(ApiServerTest, HttpLimits) {
+  EXPECT_EQ(StatusOf(Raw("GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")), 408);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/" + std::string(9000, 'a'), ""))), 414);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/", "", "X: " + std::string(17000, 'a') + "\r\n"))), 431);
+  EXPECT_EQ(StatusOf(Raw("POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+                         "20971521\r\n\r\n")),
+            413);
+  EXPECT_EQ(StatusOf(Raw(Message("POST", "/tokenize", "{}", "Content-Encoding: gzip\r\n"))), 415);
+  EXPECT_EQ(
+      StatusOf(Raw("GET /version HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")),
+      403);
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/version", "", "Origin: http://evil.example\r\n"))), 403);
+}
+
+TEST_F(ApiServerTest, DisconnectCancels) {
+  for (const char* stream : {"true", "false"}) {
+    const int before = engine_->num_cancelled;
+    {
+      tcp::socket socket = Connect();
+      boost::asio::write(
+          socket, boost::asio::buffer(Message(
+                      "POST", "/v1/completions",
+                      std::string(R"({"prompt":"a","ignore_eos":true,"stream":)") + stream + "}")));
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      EXPECT_EQ(engine_->num_cancelled, before);
+    }
+    for (int i = 0; i < 100 && engine_->num_cancelled == before; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_EQ(engine_->num_cancelled, before + 1);
+  }
+}
+
+TEST_F(ApiServerTest, SplitWritesAnswerAlike) {
+  const std::string message = Message("POST", "/detokenize", R"({"tokens":[5,6]})");
+  const std::string whole = Raw(message);
+  ASSERT_EQ(StatusOf(whole), 200);
+  for (size_t cut = 1; cut < message.size(); cut += 3) {
+    tcp::socket socket = Connect();
+    socket.set_option(tcp::no_delay(true));
+    boost::asio::write(socket, boost::asio::buffer(message.substr(0, cut)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    boost::asio::write(socket, boost::asio::buffer(message.substr(cut)));
+    ASSERT_EQ(ReadAll(socket), whole) << cut;
+  }
+}
+
+TEST_F(ApiServerTest, MutatedRequestsLeaveItHealthy) {
+  const std::string message = Message("POST", "/v1/completions", R"({"prompt":"abc","top_p":0.5})");
+  std::mt19937 random(7);
+  for (int round = 0; round < 2000; ++round) {
+    std::string bytes = message;
+    for (int i = 0; i < 3; ++i) bytes[random() % bytes.size()] = static_cast<char>(random());
+    tcp::socket socket = Connect();
+    boost::system::error_code code;
+    boost::asio::write(socket, boost::asio::buffer(bytes), code);
+    socket.shutdown(tcp::socket::shutdown_send, code);
+    const std::string reply = ReadAll(socket);
+    ASSERT_NE(StatusOf(reply), 500);
+  }
+  EXPECT_EQ(StatusOf(Raw(Message("GET", "/health", ""))), 200);
+}
+
+}  // namespace
+}  // namespace lapidary
