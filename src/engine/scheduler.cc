@@ -9,8 +9,7 @@
 namespace lapidary {
 namespace {
 
-constexpr int kScoredRows = 64;        // prompt rows with logits a step
-constexpr int kReservedOutput = 4096;  // beyond it a sequence grows page by page
+constexpr int kScoredRows = 64;  // prompt rows with logits a step
 
 int PagesOf(int num_tokens) { return (num_tokens + kPageTokens - 1) / kPageTokens; }
 
@@ -87,7 +86,8 @@ void Scheduler::Add(NewSequence added) {
   const auto cells = static_cast<size_t>(PagesOf(added.max_tokens));
   sequence->full.assign(cells, FullPage::kNone);
   sequence->sliding.assign(cells, SlidingPage::kNone);
-  const int reserved = std::min(sequence->max_tokens, sequence->num_prompt + kReservedOutput);
+  const int reserved =
+      std::min(sequence->max_tokens, sequence->num_prompt + limits_.reserved_output);
   sequence->reserved_full = formula_.FullPages(reserved);
   sequence->reserved_sliding = formula_.SlidingPages(sequence->max_tokens);
   waiting_.push_back(sequence.get());
@@ -102,6 +102,8 @@ void Scheduler::Remove(SequenceId id) {
 const std::vector<int32_t>& Scheduler::tokens(SequenceId id) const {
   return sequences_.at(id)->tokens;
 }
+
+int Scheduler::max_tokens(SequenceId id) const { return sequences_.at(id)->max_tokens; }
 
 StepPlan Scheduler::Plan() {
   CHECK(planned_.empty(), "a plan without a commit");

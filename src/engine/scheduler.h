@@ -51,6 +51,7 @@ using StepResult = std::vector<SequenceResult>;  // one per planned rows, in the
 struct SchedulerLimits {
   int max_running = 64;
   int chunk_tokens = 256;
+  int reserved_output = 4096;  // beyond it a sequence grows page by page
 };
 
 // The memory formula: what the start-up plan, Submit and admission count with.
@@ -97,6 +98,7 @@ class Scheduler {
   int64_t num_preemptions() const { return num_preemptions_; }
   // Of a live sequence.
   const std::vector<int32_t>& tokens(SequenceId id) const;
+  int max_tokens(SequenceId id) const;
   const SlabPool& pool() const { return pool_; }
   // Every page has one owner, waiting sequences hold none, the pool agrees. For tests.
   void CheckInvariants() const;
