@@ -47,7 +47,7 @@ def ours(program, folder, lines, *flags):
     done = subprocess.run([program, "tokenize", "--model", str(folder), *flags],
                           input="".join(line + "\n" for line in lines).encode(),
                           stdout=subprocess.PIPE, check=True)
-    return [json.loads(line) for line in done.stdout.decode().splitlines()]
+    return [json.loads(line) for line in done.stdout.decode().split("\n")[:-1]]
 
 
 def all_runs_valid(reference, ids):
