@@ -6,6 +6,7 @@
 
 #include "app/command.h"
 #include "app/golden_check.h"
+#include "app/model_source.h"
 #include "io/safetensors.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -17,12 +18,6 @@ struct VerifyFlags {
   int chunk = 0, num_threads = 0;
   double max_abs = 1e-3;
 };
-
-template <typename T>
-T OrThrow(Result<T> result) {
-  if (!result.ok()) throw StartupError(result.error().message);
-  return std::move(result).value();
-}
 
 Goldens ReadGoldens(const Safetensors& file) {
   Goldens goldens;

@@ -1,0 +1,230 @@
+// lapidary generate: one prompt, one reply, in process.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <iostream>
+#include <mutex>
+
+#include "app/command.h"
+#include "app/model_source.h"
+#include "io/json.h"
+
+namespace lapidary {
+namespace {
+
+struct GenerateFlags {
+  std::string model, draft_model, prompt, prompt_ids, load_format = "auto";
+  bool chat = false, thinking = false, ignore_eos = false, json_output = false;
+  int max_tokens = 128, num_threads = 0, num_drafts = 0, max_model_len = 0;
+  std::optional<float> temperature;
+  uint64_t seed = 0;
+};
+
+using Clock = std::chrono::steady_clock;
+
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::vector<int32_t> ParseIds(const std::string& text, int vocab_size) {
+  const json::value value = OrThrow(ParseJson(text, "--prompt-token-ids"));
+  std::vector<int32_t> ids;
+  if (value.is_array())
+    for (const json::value& item : value.get_array()) {
+      if (!item.is_int64() || item.get_int64() < 0 || item.get_int64() >= vocab_size)
+        throw StartupError(
+            fmt::format("--prompt-token-ids must hold ids from 0 to {}", vocab_size - 1));
+      ids.push_back(static_cast<int32_t>(item.get_int64()));
+    }
+  if (ids.empty())
+    throw StartupError("--prompt-token-ids must be a JSON array of ids, such as [2, 17]");
+  return ids;
+}
+
+std::vector<int32_t> MakePrompt(const GenerateFlags& flags, const std::filesystem::path& dir,
+                                const ModelConfig& config, const Tokenizer* tokenizer) {
+  if (!flags.prompt_ids.empty()) return ParseIds(flags.prompt_ids, config.vocab_size);
+  if (tokenizer == nullptr)
+    throw StartupError(
+        fmt::format("{} has no tokenizer.json; give --prompt-token-ids", dir.string()));
+  if (flags.chat) {
+    const json::array messages = {{{"role", "user"}, {"content", flags.prompt}}};
+    RenderOptions options;
+    options.enable_thinking = flags.thinking;
+    return EncodePrompt(*tokenizer, OrThrow(RenderChat(ChooseTemplate(dir, config).revision,
+                                                       messages, nullptr, options)));
+  }
+  std::vector<int32_t> ids = tokenizer->Encode(flags.prompt);
+  const auto bos = tokenizer->Find("<bos>");
+  if (bos && (ids.empty() || ids[0] != *bos)) ids.insert(ids.begin(), *bos);
+  return ids;
+}
+
+// Collects one reply; prints its text as it comes unless a JSON object is wanted.
+class Reply {
+ public:
+  Reply(const Tokenizer* tokenizer, bool prints) : tokenizer_(tokenizer), prints_(prints) {
+    if (tokenizer != nullptr) detokenizer_.emplace(*tokenizer);
+  }
+  TokenSink Sink() {
+    return [this](TokenEvent&& event) {
+      std::lock_guard lock(mutex_);
+      if (ids_.empty() && !event.tokens.empty()) first_token_ = Clock::now();
+      for (const int32_t id : event.tokens) Add(id);
+      finish_ = event.finish;
+      if (finish_ != FinishReason::kNone) done_.notify_all();
+    };
+  }
+  void Wait() {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return finish_ != FinishReason::kNone; });
+    if (detokenizer_) Show(detokenizer_->Finish());
+  }
+  const std::vector<int32_t>& ids() const { return ids_; }
+  const std::string& text() const { return text_; }
+  FinishReason finish() const { return finish_; }
+  Clock::time_point first_token() const { return first_token_; }
+
+ private:
+  void Add(int32_t id) {
+    ids_.push_back(id);
+    if (detokenizer_)
+      Show(detokenizer_->Push(id));
+    else if (prints_)
+      fmt::print("{}{}", ids_.size() > 1 ? " " : "", id);
+  }
+  void Show(const std::string& piece) {
+    text_ += piece;
+    if (!prints_) return;
+    std::cout << piece << std::flush;
+  }
+  const Tokenizer* tokenizer_;
+  bool prints_;
+  std::optional<Detokenizer> detokenizer_;
+  std::mutex mutex_;
+  std::condition_variable done_;
+  std::vector<int32_t> ids_;
+  std::string text_;
+  FinishReason finish_ = FinishReason::kNone;
+  Clock::time_point first_token_ = Clock::now();
+};
+
+const char* FinishName(FinishReason finish) {
+  switch (finish) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kError:
+      return "error";
+    case FinishReason::kAbort:
+    case FinishReason::kNone:
+      break;
+  }
+  return "abort";
+}
+
+int RunGenerate(const GenerateFlags& flags) {
+  if (flags.num_drafts != 0) {
+    fmt::print(stderr, "lapidary: --speculative-num-steps {} is not built yet; 0 is\n",
+               flags.num_drafts);
+    return kExitUsage;
+  }
+  const auto start = Clock::now();
+  const std::filesystem::path dir = FindModel(flags.model);
+  std::unique_ptr<Checkpoint> target =
+      flags.load_format == "dummy" ? OrThrow(MakeDummyCheckpoint(dir, AvailableMemoryBytes()))
+                                   : OrThrow(LoadCheckpoint(dir, {}));
+  if (target->config.is_drafter)
+    throw StartupError(fmt::format("{} is an assistant, not a model", dir.string()));
+  const GenerationConfig generation = OrThrow(ReadGenerationConfig(dir, target->config.vocab_size));
+  std::optional<Tokenizer> tokenizer;
+  std::error_code code;
+  if (std::filesystem::exists(dir / "tokenizer.json", code))
+    tokenizer = OrThrow(Tokenizer::Load(dir));
+  const Tokenizer* text = tokenizer ? &*tokenizer : nullptr;
+
+  Request request;
+  request.id = 1;
+  request.prompt = MakePrompt(flags, dir, target->config, text);
+  request.max_tokens = flags.max_tokens;
+  request.sampling.temperature = flags.temperature.value_or(generation.temperature);
+  request.sampling.top_k = generation.top_k;
+  request.sampling.top_p = generation.top_p;
+  request.sampling.seed = flags.seed;
+  request.sampling.ignore_eos = flags.ignore_eos;
+  const auto prompt_tokens = request.prompt.size();
+
+  EngineOptions options;
+  options.max_running_requests = 1;
+  options.num_threads = flags.num_threads;
+  options.max_model_len = flags.max_model_len;
+  options = WithModelIds(options, target->config, generation, text);
+  Engine engine(std::move(target), nullptr, options);
+  const double load_seconds = Since(start);
+  Reply reply(text, !flags.json_output);
+  const auto submitted = Clock::now();
+  OrThrow(engine.Submit(std::move(request), reply.Sink()));
+  reply.Wait();
+  const double total = Since(submitted);
+  const double first = std::chrono::duration<double>(reply.first_token() - submitted).count();
+  if (flags.json_output) {
+    json::object out;
+    out["token_ids"] = json::value_from(reply.ids());
+    out["text"] = reply.text();
+    out["finish_reason"] = FinishName(reply.finish());
+    out["timings"] = {{"load_s", load_seconds},
+                      {"prompt_tokens", prompt_tokens},
+                      {"first_token_s", first},
+                      {"total_s", total}};
+    std::cout << json::serialize(out) << "\n";
+  } else {
+    std::cout << "\n";
+  }
+  return reply.finish() == FinishReason::kError ? kExitFailure : 0;
+}
+
+std::function<int()> SetUpGenerate(CLI::App& app) {
+  auto f = std::make_shared<GenerateFlags>();
+  app.add_option("--model,--model-path", f->model,
+                 "checkpoint folder (default: the shipped pebble)");
+  app.add_option("--draft-model,--speculative-draft-model-path", f->draft_model,
+                 "assistant folder");
+  auto* prompt = app.add_option("--prompt", f->prompt, "raw text after <bos>");
+  auto* ids =
+      app.add_option("--prompt-token-ids", f->prompt_ids, "JSON array of ids instead of a text");
+  prompt->excludes(ids);
+  app.add_flag("--chat", f->chat, "wrap the prompt in the chat template");
+  app.add_flag("--thinking", f->thinking, "with --chat: let the model think first");
+  app.add_option("--max-tokens,--max-new-tokens", f->max_tokens, "tokens to generate")
+      ->check(CLI::Range(0, 1 << 24))
+      ->capture_default_str();
+  app.add_option("--temperature", f->temperature, "0 is greedy (default: generation_config.json)")
+      ->check(CLI::Range(0.0f, 100.0f));
+  app.add_option("--seed,--random-seed", f->seed, "of the random numbers")->capture_default_str();
+  app.add_flag("--ignore-eos", f->ignore_eos, "go on after an end token");
+  app.add_option("--speculative-num-steps", f->num_drafts, "drafts a burst")->capture_default_str();
+  app.add_option("--max-model-len,--context-length", f->max_model_len,
+                 "context (0: the model's, or what fits)");
+  app.add_option("--load-format", f->load_format, "auto, or dummy: random weights from config.json")
+      ->check(CLI::IsMember({"auto", "dummy"}));
+  app.add_option("--num-threads", f->num_threads, "0: all cores")->check(CLI::Range(0, 1024));
+  app.add_flag("--json", f->json_output, "print one JSON object and nothing else");
+  return [f] {
+    if (f->prompt.empty() && f->prompt_ids.empty()) {
+      fmt::print(stderr, "lapidary: generate needs --prompt or --prompt-token-ids\n");
+      return kExitUsage;
+    }
+    return RunGenerate(*f);
+  };
+}
+
+}  // namespace
+
+const Command kGenerateCommand = {"generate", "one prompt, one reply",
+                                  "lapidary generate --chat --prompt 'What is 12 + 30?'",
+                                  SetUpGenerate};
+
+}  // namespace lapidary
