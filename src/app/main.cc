@@ -10,8 +10,8 @@
 namespace lapidary {
 namespace {
 
-const Command* const kCommands[] = {&kGenerateCommand, &kRenderCommand, &kTokenizeCommand,
-                                    &kVerifyCommand, &kVersionCommand};
+const Command* const kCommands[] = {&kServeCommand,    &kGenerateCommand, &kRenderCommand,
+                                    &kTokenizeCommand, &kVerifyCommand,   &kVersionCommand};
 
 int Main(int argc, char** argv) {
   CLI::App app("Lapidary serves Google's Gemma 4 models.", "lapidary");

@@ -9,6 +9,7 @@
 #include "io/json.h"
 #include "server/http/exchange.h"
 #include "server/token_engine.h"
+#include "text/chat_template.h"
 #include "text/stop_matcher.h"
 #include "text/tokenizer.h"
 
@@ -25,6 +26,7 @@ struct Backend {
   std::shared_ptr<TokenEngine> engine;
   std::shared_ptr<const Tokenizer> tokenizer;
   SamplingDefaults defaults;
+  TemplateRevision chat_template = TemplateRevision::kEdge;
 };
 
 // The answer's identity and form.
