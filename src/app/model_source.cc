@@ -99,19 +99,4 @@ EngineOptions WithModelIds(EngineOptions options, const ModelConfig& config,
   return options;
 }
 
-std::vector<int32_t> EncodePrompt(const Tokenizer& tokenizer,
-                                  const std::vector<PromptPiece>& pieces) {
-  std::vector<int32_t> ids;
-  for (const PromptPiece& piece : pieces) {
-    const auto control = piece.is_control ? tokenizer.Find(piece.text) : std::nullopt;
-    if (control) {
-      ids.push_back(*control);
-      continue;
-    }
-    const std::vector<int32_t> text = tokenizer.Encode(piece.text, Tokenizer::Specials::kAsText);
-    ids.insert(ids.end(), text.begin(), text.end());
-  }
-  return ids;
-}
-
 }  // namespace lapidary

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "model/config.h"
 #include "text/chat_template.h"
+#include "text/prompt_ids.h"
 #include "text/tokenizer.h"
 
 namespace lapidary {
@@ -31,10 +32,6 @@ TemplateChoice ChooseTemplate(const std::filesystem::path& model_dir, const Mode
 // a tokenizer.
 EngineOptions WithModelIds(EngineOptions options, const ModelConfig& config,
                            const GenerationConfig& generation, const Tokenizer* tokenizer);
-
-// Ids of a rendered prompt: control pieces as tokens, the rest as text.
-std::vector<int32_t> EncodePrompt(const Tokenizer& tokenizer,
-                                  const std::vector<PromptPiece>& pieces);
 
 // MemAvailable of this machine.
 uint64_t AvailableMemoryBytes();

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/log.h"
+#include "server/openai/chat_completion.h"
 #include "server/openai/schema.h"
 
 namespace lapidary {
@@ -115,7 +116,8 @@ void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) 
   const bool is_health =
       path == "/health" || path == "/v1/health" || path == "/ready" || path == "/ping";
   const bool is_models = path == "/v1/models" || path.starts_with("/v1/models/");
-  const bool is_post = path == "/v1/completions" || path == "/tokenize" || path == "/detokenize";
+  const bool is_post = path == "/v1/completions" || path == "/v1/chat/completions" ||
+                       path == "/tokenize" || path == "/detokenize";
   const bool is_open = is_health || path == "/live";
   if (!is_open && !options_.api_keys.empty() && !HasKey(request))
     return exchange->Respond(Refusal(401, "The API key is missing or wrong.", "invalid_api_key"));
@@ -138,6 +140,7 @@ void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) 
   const json::object& object = body.value().get_object();
   if (path == "/tokenize") return exchange->Respond(Tokenize(object));
   if (path == "/detokenize") return exchange->Respond(Detokenize(object));
+  if (path == "/v1/chat/completions") return ChatCompletions(object, exchange);
   Completions(object, exchange);
 }
 
@@ -188,24 +191,47 @@ Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpo
   return fields;
 }
 
+ReplyForm ApiServer::NewForm(const json::object& fields, const char* prefix) const {
+  ReplyForm form;
+  form.id = RandomId(prefix);
+  form.created = std::chrono::duration_cast<std::chrono::seconds>(
+                     std::chrono::system_clock::now().time_since_epoch())
+                     .count();
+  const json::value* model = fields.if_contains("model");
+  form.model = model ? std::string(model->get_string()) : options_.served_names[0];
+  return form;
+}
+
+// Counts the reply as live until the last owner lets go of it.
+template <typename Reply>
+std::shared_ptr<Reply> ApiServer::Live(Reply* reply) {
+  ++*num_live_;
+  return std::shared_ptr<Reply>(reply, [live = num_live_](Reply* done) {
+    delete done;
+    --*live;
+  });
+}
+
 void ApiServer::Completions(const json::object& body, const ExchangePtr& exchange) {
   const Result<json::object> fields = Checked(body, kCompletions);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
-  ReplyForm form;
-  form.id = RandomId("cmpl-");
-  form.created = created_;
-  const json::value* model = fields.value().if_contains("model");
-  form.model = model ? std::string(model->get_string()) : options_.served_names[0];
+  ReplyForm form = NewForm(fields.value(), "cmpl-");
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  ++*num_live_;
-  std::shared_ptr<Completion> completion(new Completion(current, exchange, std::move(form)),
-                                         [live = num_live_](Completion* done) {
-                                           delete done;
-                                           --*live;
-                                         });
-  completion->Start(std::move(requests).value());
+  Live(new Completion(current, exchange, std::move(form)))->Start(std::move(requests).value());
+}
+
+void ApiServer::ChatCompletions(const json::object& body, const ExchangePtr& exchange) {
+  const Result<json::object> fields = Checked(body, kChat);
+  if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
+  ReplyForm form = NewForm(fields.value(), "chatcmpl-");
+  ChatForm chat;
+  const std::shared_ptr<const Backend> current = backend();
+  Result<Request> request = MakeChatRequest(fields.value(), *current, form, chat);
+  if (!request.ok()) return exchange->Respond(BadField(request.error()));
+  Live(new ChatCompletion(current, exchange, std::move(form), std::move(chat)))
+      ->Start(std::move(request).value());
 }
 
 HttpResponse ApiServer::Tokenize(const json::object& body) {

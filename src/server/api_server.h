@@ -41,7 +41,11 @@ class ApiServer {
   bool HasKey(const HttpRequest& request) const;
   HttpResponse Health(bool liveness) const;
   HttpResponse Models(const std::string& path) const;
+  ReplyForm NewForm(const json::object& fields, const char* prefix) const;
+  template <typename Reply>
+  std::shared_ptr<Reply> Live(Reply* reply);
   void Completions(const json::object& body, const ExchangePtr& exchange);
+  void ChatCompletions(const json::object& body, const ExchangePtr& exchange);
   HttpResponse Tokenize(const json::object& body);
   HttpResponse Detokenize(const json::object& body);
   Result<json::object> Checked(const json::object& body, unsigned endpoint);

@@ -5,8 +5,6 @@
 namespace lapidary {
 namespace {
 
-std::atomic<uint64_t> next_request_id{1};
-
 json::object EmptyLogprobs() {
   return {{"tokens", json::array()},
           {"token_logprobs", json::array()},
@@ -28,6 +26,11 @@ std::string Event(const json::object& object) {
 }
 
 }  // namespace
+
+uint64_t NextRequestId() {
+  static std::atomic<uint64_t> next{1};
+  return next++;
+}
 
 HttpResponse ErrorResponse(int status, const Error& error, const char* type) {
   const std::string message = ToValidUtf8(error.message.substr(0, 256));
@@ -52,7 +55,7 @@ void Completion::Start(std::vector<Request> requests) {
     choices_.emplace_back(*backend_->tokenizer, form_);
   num_open_ = choices_.size();
   for (size_t i = 0; i < requests_.size(); ++i) {
-    requests_[i].id = next_request_id++;
+    requests_[i].id = NextRequestId();
     Status status =
         backend_->engine->Submit(requests_[i], [self = shared_from_this(), i](TokenEvent&& event) {
           auto shared = std::make_shared<TokenEvent>(std::move(event));

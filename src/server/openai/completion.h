@@ -10,6 +10,7 @@
 #include "server/http/exchange.h"
 #include "server/token_engine.h"
 #include "text/chat_template.h"
+#include "text/reply_parser.h"
 #include "text/stop_matcher.h"
 #include "text/tokenizer.h"
 
@@ -44,6 +45,18 @@ struct ReplyForm {
 // Errors name the field in param. Requests come without ids.
 Result<std::vector<Request>> MakeRequests(const json::object& fields, const Backend& backend,
                                           ReplyForm& form);
+
+// The parts of a chat request that its reply depends on.
+struct ChatForm {
+  DeclaredTools tools;
+  bool start_in_thought = false, include_reasoning = true, parallel_calls = true;
+};
+// One request from checked chat fields: messages rendered with the model's template.
+Result<Request> MakeChatRequest(const json::object& fields, const Backend& backend, ReplyForm& form,
+                                ChatForm& chat);
+
+// The next id for the engine; unique in this process.
+uint64_t NextRequestId();
 
 // Owned by the sinks and the exchange; all work runs on the exchange's strand.
 class Completion : public std::enable_shared_from_this<Completion> {

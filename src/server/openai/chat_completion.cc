@@ -1,0 +1,281 @@
+#include "server/openai/chat_completion.h"
+
+#include <random>
+
+namespace lapidary {
+namespace {
+
+std::string CallId() {
+  static thread_local std::mt19937_64 engine{std::random_device{}()};
+  return fmt::format("call_{:016x}{:08x}", engine(), engine() >> 32);
+}
+
+void Append(json::object& delta, const char* key, const std::string& text) {
+  json::value& value = delta[key];
+  if (value.is_null()) value = "";
+  value.get_string().append(text);
+}
+
+}  // namespace
+
+ChatCompletion::ChatCompletion(std::shared_ptr<const Backend> backend,
+                               std::shared_ptr<Exchange> exchange, ReplyForm form, ChatForm chat)
+    : backend_(std::move(backend)),
+      exchange_(std::move(exchange)),
+      form_(std::move(form)),
+      chat_(std::move(chat)) {}
+
+void ChatCompletion::Start(Request request) {
+  const ReplyTokens tokens = ReplyTokens::Of(*backend_->tokenizer);
+  for (int i = 0; i < form_.n; ++i)
+    choices_.push_back(
+        {ReplyParser(*backend_->tokenizer, tokens, chat_.tools, chat_.start_in_thought),
+         StopMatcher(form_.stops, form_.keep_stop),
+         "",
+         "",
+         {},
+         {},
+         "",
+         nullptr,
+         0,
+         false});
+  num_open_ = choices_.size();
+  prompt_tokens_ = request.prompt.size();
+  request_id_ = request.id = NextRequestId();
+  const Status status =
+      backend_->engine->Submit(std::move(request), [self = shared_from_this()](TokenEvent&& event) {
+        auto shared = std::make_shared<TokenEvent>(std::move(event));
+        self->exchange_->Post([self, shared] { self->OnEvent(std::move(*shared)); });
+      });
+  if (!status.ok()) {
+    const bool full = status.error().code == "queue_full";
+    return Fail(full ? 429 : 400, status.error(),
+                full ? "rate_limit_error" : "invalid_request_error");
+  }
+  // Weak: the exchange must not keep itself alive through its own callback.
+  exchange_->OnClose([weak = weak_from_this()] {
+    if (auto self = weak.lock()) {
+      self->done_ = true;
+      self->backend_->engine->Cancel(self->request_id_);
+    }
+  });
+  if (form_.stream) exchange_->StartStream({{"X-Request-Id", form_.id}});
+}
+
+void ChatCompletion::OnEvent(TokenEvent event) {
+  if (done_) return;
+  if (event.finish == FinishReason::kError)
+    return Fail(500, Error{"The model's own numbers failed.", "", "numerical_error"}, "api_error");
+  Choice& choice = choices_[static_cast<size_t>(event.choice)];
+  if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
+  cached_tokens_ = std::max(cached_tokens_, event.cached_tokens);
+  json::object delta;
+  Take(choice, event, delta);
+  if (!choice.finish.empty()) {
+    if (event.finish == FinishReason::kNone)
+      backend_->engine->CancelChoice(request_id_, event.choice);
+  } else if (event.finish != FinishReason::kNone) {
+    Apply(choice, choice.parser.Finish(), delta);
+    if (choice.finish.empty()) {
+      AddContent(choice, choice.stops.Finish(), delta);
+      choice.finish = event.finish == FinishReason::kStop
+                          ? (choice.calls.empty() ? "stop" : "tool_calls")
+                      : event.finish == FinishReason::kLength ? "length"
+                                                              : "abort";
+    }
+  }
+  if (form_.stream && (!delta.empty() || !choice.finish.empty() || !choice.logprobs.empty()))
+    SendChunk(static_cast<size_t>(event.choice), std::move(delta));
+  if (!choice.finish.empty() && --num_open_ == 0) FinishAll();
+}
+
+void ChatCompletion::Take(Choice& choice, const TokenEvent& event, json::object& delta) {
+  for (size_t i = 0; i < event.tokens.size() && choice.finish.empty(); ++i) {
+    const int32_t token = event.tokens[i];
+    ++choice.num_tokens;
+    if (form_.num_logprobs >= 0 && i < event.logprobs.size())
+      choice.logprobs.emplace_back(LogprobEntry(event.logprobs[i]));
+    if (event.stop_id == token && i + 1 == event.tokens.size()) {
+      choice.stop_reason = token;
+      continue;  // the end token has no text
+    }
+    Apply(choice, choice.parser.Push(token), delta);
+  }
+}
+
+void ChatCompletion::Apply(Choice& choice, const std::vector<ReplyDelta>& deltas,
+                           json::object& delta) {
+  for (const ReplyDelta& piece : deltas) {
+    if (!choice.finish.empty()) return;
+    switch (piece.kind) {
+      case ReplyDelta::kReasoning:
+        if (!chat_.include_reasoning) break;
+        choice.reasoning += piece.text;
+        Append(delta, "reasoning", piece.text);
+        Append(delta, "reasoning_content", piece.text);
+        break;
+      case ReplyDelta::kContent: {
+        const StopMatcher::Output output = choice.stops.Push(piece.text);
+        AddContent(choice, output.text, delta);
+        if (!output.matched) break;
+        choice.finish = "stop";
+        choice.stop_reason = form_.stops[*output.matched];
+        break;
+      }
+      case ReplyDelta::kToolCall:
+      case ReplyDelta::kToolArguments:
+        AddCall(choice, piece, delta);
+        break;
+    }
+  }
+}
+
+void ChatCompletion::AddContent(Choice& choice, const std::string& text, json::object& delta) {
+  if (text.empty()) return;
+  choice.content += text;
+  Append(delta, "content", text);
+}
+
+void ChatCompletion::AddCall(Choice& choice, const ReplyDelta& piece, json::object& delta) {
+  if (!chat_.parallel_calls && piece.index > 0) {
+    choice.finish = "tool_calls";
+    return;
+  }
+  json::value& list = delta["tool_calls"];
+  if (list.is_null()) list = json::array();
+  if (piece.kind == ReplyDelta::kToolCall) {
+    choice.calls.push_back({CallId(), piece.text, ""});
+    list.get_array().emplace_back(
+        json::object{{"index", piece.index},
+                     {"id", choice.calls.back().id},
+                     {"type", "function"},
+                     {"function", json::object{{"name", piece.text}, {"arguments", ""}}}});
+    return;
+  }
+  choice.calls.back().arguments += piece.text;
+  list.get_array().emplace_back(
+      json::object{{"index", piece.index}, {"function", json::object{{"arguments", piece.text}}}});
+}
+
+json::object ChatCompletion::LogprobEntry(const TokenLogprobs& entry) const {
+  const auto describe = [&](int32_t id, float logprob) {
+    const std::string bytes = backend_->tokenizer->TokenBytes(id);
+    json::array numbers;
+    for (const char byte : bytes) numbers.emplace_back(static_cast<unsigned char>(byte));
+    return json::object{
+        {"token", ToValidUtf8(bytes)}, {"logprob", logprob}, {"bytes", std::move(numbers)}};
+  };
+  json::object object = describe(entry.token, entry.logprob);
+  json::array top;
+  for (const auto& [id, logprob] : entry.top) top.emplace_back(describe(id, logprob));
+  object["top_logprobs"] = std::move(top);
+  return object;
+}
+
+json::object ChatCompletion::Envelope(const char* object) const {
+  return {{"id", form_.id},
+          {"object", object},
+          {"created", form_.created},
+          {"model", form_.model},
+          {"system_fingerprint", "lapidary"}};
+}
+
+json::object ChatCompletion::Usage() const {
+  int64_t completion_tokens = 0, reasoning_tokens = 0;
+  for (const Choice& choice : choices_) {
+    completion_tokens += choice.num_tokens;
+    reasoning_tokens += choice.parser.num_reasoning_tokens();
+  }
+  const auto prompt_tokens = static_cast<int64_t>(prompt_tokens_);
+  return {{"prompt_tokens", prompt_tokens},
+          {"completion_tokens", completion_tokens},
+          {"total_tokens", prompt_tokens + completion_tokens},
+          {"prompt_tokens_details", json::object{{"cached_tokens", cached_tokens_}}},
+          {"completion_tokens_details", json::object{{"reasoning_tokens", reasoning_tokens}}}};
+}
+
+void ChatCompletion::SendChunk(size_t index, json::object delta) {
+  Choice& choice = choices_[index];
+  // The role travels with the first token: clients time their first token by the first event with
+  // choices.
+  if (!choice.sent_role) delta["role"] = "assistant";
+  choice.sent_role = true;
+  json::object entry{{"index", index},
+                     {"delta", std::move(delta)},
+                     {"logprobs", nullptr},
+                     {"finish_reason", nullptr}};
+  if (!choice.logprobs.empty())
+    entry["logprobs"] = json::object{{"content", std::move(choice.logprobs)}};
+  choice.logprobs = json::array();
+  if (!choice.finish.empty()) {
+    entry["finish_reason"] = choice.finish;
+    entry["stop_reason"] = choice.stop_reason;
+  }
+  json::object chunk = Envelope("chat.completion.chunk");
+  chunk["choices"] = json::array{std::move(entry)};
+  if (form_.continuous_usage) chunk["usage"] = Usage();
+  exchange_->Write("data: " + json::serialize(chunk) + "\n\n");
+}
+
+json::object ChatCompletion::Message(const Choice& choice) const {
+  json::object message{{"role", "assistant"}, {"content", choice.content}};
+  if (choice.content.empty() && !choice.calls.empty()) message["content"] = nullptr;
+  if (!choice.reasoning.empty()) {
+    message["reasoning"] = choice.reasoning;
+    message["reasoning_content"] = choice.reasoning;
+  }
+  if (choice.calls.empty()) return message;
+  json::array calls;
+  for (const Call& call : choice.calls)
+    calls.emplace_back(json::object{
+        {"id", call.id},
+        {"type", "function"},
+        {"function", json::object{{"name", call.name}, {"arguments", call.arguments}}}});
+  message["tool_calls"] = std::move(calls);
+  return message;
+}
+
+void ChatCompletion::FinishAll() {
+  done_ = true;
+  if (form_.stream) {
+    if (form_.include_usage) {
+      json::object last = Envelope("chat.completion.chunk");
+      last["choices"] = json::array();
+      last["usage"] = Usage();
+      exchange_->Write("data: " + json::serialize(last) + "\n\n");
+    }
+    exchange_->Write("data: [DONE]\n\n");
+    return exchange_->Finish();
+  }
+  json::object reply = Envelope("chat.completion");
+  json::array choices;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[i];
+    json::object entry{{"index", i},
+                       {"message", Message(choice)},
+                       {"logprobs", nullptr},
+                       {"finish_reason", choice.finish},
+                       {"stop_reason", choice.stop_reason}};
+    if (form_.num_logprobs >= 0)
+      entry["logprobs"] = json::object{{"content", std::move(choice.logprobs)}};
+    choices.emplace_back(std::move(entry));
+  }
+  reply["choices"] = std::move(choices);
+  reply["usage"] = Usage();
+  HttpResponse response;
+  response.body = json::serialize(reply);
+  response.headers.emplace_back("X-Request-Id", form_.id);
+  exchange_->Respond(std::move(response));
+}
+
+void ChatCompletion::Fail(int status, const Error& error, const char* type) {
+  done_ = true;
+  backend_->engine->Cancel(request_id_);
+  HttpResponse response = ErrorResponse(status, error, type);
+  // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
+  exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
+  exchange_->Finish();
+  exchange_->Respond(std::move(response));
+}
+
+}  // namespace lapidary
