@@ -209,7 +209,7 @@ std::optional<Call> ReadCall(std::string_view text,
   const Outcome outcome =
       reader.ReadValue(schema != parameters.end() ? &schema->second : nullptr, 0);
   if (outcome == Outcome::kBad || (outcome == Outcome::kCut && !is_cut)) return std::nullopt;
-  if (!reader.OnlySpaceLeft()) return std::nullopt;
+  if (outcome == Outcome::kDone && !reader.OnlySpaceLeft()) return std::nullopt;
   call.arguments = reader.TakeJson();
   return call;
 }

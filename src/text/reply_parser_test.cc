@@ -195,21 +195,21 @@ TEST(ReplyParser, RulesOfAbsentTokensAreOff) {
   EXPECT_EQ(text, "abc");
 }
 
-// The text of arguments that a template would write, whatever the revision.
+// Strings are chosen to break a reader that does not skip over them.
 json::value RandomValue(std::mt19937& random, int depth) {
   static const std::string kStrings[] = {"", "x", "a,b}", "]{:", "你好", "\"q\"\n", "true", "12"};
-  const unsigned kind = random() % (depth < 4 ? 7 : 5);
+  const auto kind = random() % (depth < 4 ? 7 : 5);
   if (kind == 0) return nullptr;
   if (kind == 1) return random() % 2 == 0;
   if (kind == 2) return static_cast<int64_t>(random()) - (int64_t{1} << 31);
   if (kind == 3 || kind == 4) return json::value(kStrings[random() % std::size(kStrings)]);
   if (kind == 5) {
     json::array items;
-    for (unsigned n = random() % 4; n > 0; --n) items.push_back(RandomValue(random, depth + 1));
+    for (auto n = random() % 4; n > 0; --n) items.push_back(RandomValue(random, depth + 1));
     return items;
   }
   json::object members;
-  for (unsigned n = random() % 4; n > 0; --n)
+  for (auto n = random() % 4; n > 0; --n)
     members[std::string(1, static_cast<char>('a' + random() % 26))] =
         RandomValue(random, depth + 1);
   return members;
@@ -249,8 +249,8 @@ TEST(ReplyParser, SurvivesAnyTokens) {
   std::mt19937 random(6);
   for (int round = 0; round < 3000; ++round) {
     std::vector<int32_t> ids;
-    for (unsigned n = random() % 60; n > 0; --n) {
-      const unsigned kind = random() % 8;
+    for (auto n = random() % 60; n > 0; --n) {
+      const auto kind = random() % 8;
       if (kind == 0) ids.insert(ids.end(), opening.begin(), opening.end());
       ids.push_back(kind < 5 ? controls[random() % controls.size()]
                              : words[random() % words.size()]);
