@@ -61,11 +61,7 @@ int RunRender(const RenderFlags& flags) {
   if (messages == nullptr) throw StartupError("messages is missing");
   const auto pieces = RenderChat(*revision, *messages, ReadArray(conversation, "tools"),
                                  ReadOptions(conversation, flags.thinking));
-  if (!pieces.ok()) {
-    const Error& error = pieces.error();
-    throw StartupError(error.param.empty() ? error.message
-                                           : fmt::format("{}: {}", error.param, error.message));
-  }
+  if (!pieces.ok()) throw StartupError(pieces.error().message);
   std::cout << JoinPrompt(pieces.value());
   std::cout.flush();
   if (!std::cout) throw StartupError("the output cannot be written");
