@@ -5,19 +5,14 @@
 #include <filesystem>
 
 #include "app/command.h"
+#include "app/verify.h"
+
 #include "app/golden_check.h"
 #include "app/model_source.h"
 #include "io/safetensors.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace lapidary {
-namespace {
-
-struct VerifyFlags {
-  std::string model, draft_model, goldens, backend = "cpu";
-  int chunk = 0, num_threads = 0;
-  double max_abs = 1e-3;
-};
 
 Goldens ReadGoldens(const Safetensors& file) {
   Goldens goldens;
@@ -41,6 +36,14 @@ Goldens ReadGoldens(const Safetensors& file) {
   }
   return goldens;
 }
+
+namespace {
+
+struct VerifyFlags {
+  std::string model, draft_model, goldens, backend = "cpu";
+  int chunk = 0, num_threads = 0;
+  double max_abs = 1e-3;
+};
 
 int RunVerify(const VerifyFlags& flags) {
   if (flags.backend != "cpu")

@@ -198,7 +198,7 @@ TEST(ReplyParser, RulesOfAbsentTokensAreOff) {
 // Strings are chosen to break a reader that does not skip over them.
 json::value RandomValue(std::mt19937& random, int depth) {
   static const std::string kStrings[] = {"", "x", "a,b}", "]{:", "你好", "\"q\"\n", "true", "12"};
-  const auto kind = random() % (depth < 4 ? 7 : 5);
+  const auto kind = static_cast<unsigned>(random()) % (depth < 4 ? 7 : 5);
   if (kind == 0) return nullptr;
   if (kind == 1) return random() % 2 == 0;
   if (kind == 2) return static_cast<int64_t>(random()) - (int64_t{1} << 31);
@@ -249,7 +249,7 @@ TEST(ReplyParser, SurvivesAnyTokens) {
   std::mt19937 random(6);
   for (int round = 0; round < 3000; ++round) {
     std::vector<int32_t> ids;
-    for (auto n = random() % 60; n > 0; --n) {
+    for (auto n = static_cast<unsigned>(random()) % 60; n > 0; --n) {
       const auto kind = random() % 8;
       if (kind == 0) ids.insert(ids.end(), opening.begin(), opening.end());
       ids.push_back(kind < 5 ? controls[random() % controls.size()]

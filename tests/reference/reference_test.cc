@@ -1,0 +1,144 @@
+// Small random checkpoints of all families with assistants; expected values are transformers'
+// (tests/data/reference).
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+
+#include "app/golden_check.h"
+#include "app/verify.h"
+#include "io/safetensors.h"
+#include "model/solo_session.h"
+#include "ops/cpu/cpu_ops.h"
+
+namespace lapidary {
+namespace {
+
+const std::string kData = std::string(LAPIDARY_SOURCE_DIR) + "/tests/data/reference/";
+
+std::unique_ptr<Checkpoint> Load(const std::string& name) {
+  auto checkpoint = LoadCheckpoint(kData + name, {});
+  CHECK(checkpoint.ok(), "{}", checkpoint.error().message);
+  return std::move(checkpoint).value();
+}
+
+class ReferenceTest : public testing::TestWithParam<const char*> {
+ protected:
+  std::unique_ptr<Checkpoint> target_ = Load(GetParam());
+  std::unique_ptr<Checkpoint> drafter_ = Load(std::string(GetParam()) + "-assistant");
+  std::unique_ptr<Ops> ops_ = MakeCpuOps(2);
+
+  std::vector<int32_t> Prompt(int length) const {
+    std::vector<int32_t> ids(static_cast<size_t>(length));
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((i * 37 + 11) % 200);
+    return ids;
+  }
+
+  // Logits of every position, bit for bit, with this cutting.
+  std::vector<float> Logits(const std::vector<int32_t>& ids, int chunk, bool fast_prefill = true) {
+    SoloSession session(*target_, nullptr, *ops_,
+                        {static_cast<int>(ids.size()), chunk, fast_prefill, DType::kF32});
+    std::vector<float> all;
+    for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(chunk)) {
+      const size_t count = std::min(static_cast<size_t>(chunk), ids.size() - begin);
+      const StepOutput out = session.Append(std::span(ids).subspan(begin, count), true);
+      all.insert(all.end(), out.logits.f32(), out.logits.f32() + out.logits.num_elements());
+    }
+    return all;
+  }
+};
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST_P(ReferenceTest, EqualsTheGoldens) {
+  const Safetensors file = Safetensors::Open(kData + GetParam() + "/goldens.safetensors").value();
+  for (const int chunk : {0, 1, 7, 64}) {
+    std::string failures;
+    GoldenCheck check(*target_, drafter_.get(), *ops_, chunk, 1e-3, [&](const std::string& line) {
+      if (line.starts_with("FAIL")) failures += line + "\n";
+    });
+    const auto counts = check.Run(ReadGoldens(file));
+    ASSERT_TRUE(counts.ok()) << counts.error().message;
+    EXPECT_EQ(counts.value().failed, 0) << failures;
+    // Three prompts with logits, hidden and greedy; each with two drafts of logits and tokens.
+    EXPECT_EQ(counts.value().passed, 3 * (3 + 2 * 2));
+  }
+}
+
+TEST_P(ReferenceTest, AWrongWeightFails) {
+  const Safetensors file = Safetensors::Open(kData + GetParam() + "/goldens.safetensors").value();
+  std::vector<Bf16> changed(static_cast<size_t>(target_->config.hidden), ToBf16(1.0f));
+  target_->weights.layers[1].post_attn_norm =
+      MakeTensor(changed.data(), DType::kBf16, target_->config.hidden);
+  GoldenCheck check(*target_, nullptr, *ops_, 0, 1e-3, [](const std::string&) {});
+  EXPECT_GT(check.Run(ReadGoldens(file)).value().failed, 0);
+}
+
+TEST_P(ReferenceTest, PrefillAtOnceEqualsChunksEqualsTokenByToken) {
+  const std::vector<int32_t> ids = Prompt(150);
+  const std::vector<float> at_once = Logits(ids, 150);
+  for (const int chunk : {1, 7, 63, 64, 65, 128})
+    EXPECT_TRUE(SameBits(at_once, Logits(ids, chunk))) << chunk;
+}
+
+TEST_P(ReferenceTest, RowsThatStopEarlyChangeNoBit) {
+  const std::vector<int32_t> ids = Prompt(100);
+  for (const int chunk : {1, 33, 64, 100}) {
+    std::vector<std::vector<float>> last;
+    for (const bool fast : {true, false}) {
+      SoloSession session(*target_, nullptr, *ops_, {100, chunk, fast, DType::kF32});
+      StepOutput out;
+      for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(chunk))
+        out = session.Append(
+            std::span(ids).subspan(begin, std::min(static_cast<size_t>(chunk), ids.size() - begin)),
+            false);
+      last.emplace_back(out.logits.f32(), out.logits.f32() + out.logits.cols());
+    }
+    EXPECT_TRUE(SameBits(last[0], last[1])) << chunk;
+  }
+}
+
+// Three sequences of different lengths in one batch, their pages interleaved: each row has the bits
+// it has alone.
+TEST_P(ReferenceTest, ARowInABatchEqualsTheRowAlone) {
+  const KvLayout layout =
+      KvLayout::Make(KvShapes(target_->config), target_->config.window, DType::kF32);
+  KvArena arena(layout, 40);
+  arena.Poison();
+  Gemma4 model(target_->config, target_->weights, *ops_, arena, {400, 400, true, DType::kF32});
+  const std::vector<int> lengths = {70, 1, 129};
+  std::vector<std::vector<FullPage>> full(3);
+  std::vector<std::vector<SlidingPage>> sliding(3);
+  for (int page = 0; page < 3; ++page)
+    for (int s = 0; s < 3; ++s) {
+      full[static_cast<size_t>(s)].push_back(FullPage{layout.full_pages_per_slab + page * 3 + s});
+      sliding[static_cast<size_t>(s)].push_back(
+          SlidingPage{20 * layout.sliding_pages_per_slab + page * 3 + s});
+    }
+  Batch batch;
+  for (size_t s = 0; s < 3; ++s) {
+    const std::vector<int32_t> ids = Prompt(lengths[s]);
+    batch.sequences.push_back({static_cast<int32_t>(batch.tokens.size()), lengths[s], 0,
+                               full[s].data(), sliding[s].data(), 3});
+    for (int i = 0; i < lengths[s]; ++i) {
+      batch.output_rows.push_back(static_cast<int32_t>(batch.tokens.size()));
+      batch.tokens.push_back(ids[static_cast<size_t>(i)]);
+      batch.positions.push_back(i);
+    }
+  }
+  const StepOutput out = model.Forward(batch);
+  const float* rows = out.logits.f32();
+  for (const int length : lengths) {
+    const std::vector<float> alone = Logits(Prompt(length), length);
+    EXPECT_EQ(std::memcmp(rows, alone.data(), alone.size() * sizeof(float)), 0) << length;
+    rows += alone.size();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ReferenceTest, testing::Values("dense", "moe", "edge", "wide"),
+                         [](const auto& family) { return std::string(family.param); });
+
+}  // namespace
+}  // namespace lapidary
