@@ -15,7 +15,7 @@ namespace lapidary {
 namespace {
 
 struct GenerateFlags {
-  std::string model, draft_model, prompt, prompt_ids, load_format = "auto";
+  std::string model, prompt, prompt_ids, load_format = "auto";
   bool chat = false, thinking = false, ignore_eos = false, json_output = false;
   int max_tokens = 128, num_threads = 0, num_drafts = 0, max_model_len = 0;
   std::optional<float> temperature;
@@ -65,7 +65,7 @@ std::vector<int32_t> MakePrompt(const GenerateFlags& flags, const std::filesyste
 // Collects one reply; prints its text as it comes unless a JSON object is wanted.
 class Reply {
  public:
-  Reply(const Tokenizer* tokenizer, bool prints) : tokenizer_(tokenizer), prints_(prints) {
+  Reply(const Tokenizer* tokenizer, bool prints) : prints_(prints) {
     if (tokenizer != nullptr) detokenizer_.emplace(*tokenizer);
   }
   TokenSink Sink() {
@@ -100,7 +100,6 @@ class Reply {
     if (!prints_) return;
     std::cout << piece << std::flush;
   }
-  const Tokenizer* tokenizer_;
   bool prints_;
   std::optional<Detokenizer> detokenizer_;
   std::mutex mutex_;
@@ -190,8 +189,6 @@ std::function<int()> SetUpGenerate(CLI::App& app) {
   auto f = std::make_shared<GenerateFlags>();
   app.add_option("--model,--model-path", f->model,
                  "checkpoint folder (default: the shipped pebble)");
-  app.add_option("--draft-model,--speculative-draft-model-path", f->draft_model,
-                 "assistant folder");
   auto* prompt = app.add_option("--prompt", f->prompt, "raw text after <bos>");
   auto* ids =
       app.add_option("--prompt-token-ids", f->prompt_ids, "JSON array of ids instead of a text");

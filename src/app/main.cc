@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "app/command.h"
+#include "app/flags.h"
 #include "base/log.h"
 #include "base/result.h"
 
@@ -12,6 +13,15 @@ namespace {
 
 const Command* const kCommands[] = {&kServeCommand,    &kGenerateCommand, &kRenderCommand,
                                     &kTokenizeCommand, &kVerifyCommand,   &kVersionCommand};
+
+std::set<std::string> SpellingsOf(const CLI::App& app) {
+  std::set<std::string> spellings;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) spellings.insert("--" + name);
+    for (const std::string& name : option->get_snames()) spellings.insert("-" + name);
+  }
+  return spellings;
+}
 
 int Main(int argc, char** argv) {
   CLI::App app("Lapidary serves Google's Gemma 4 models.", "lapidary");
@@ -22,8 +32,20 @@ int Main(int argc, char** argv) {
     sub->footer(fmt::format("Example: {}", command->example));
     runs.emplace_back(sub, command->setup(*sub));
   }
+  std::vector<std::string> args(argv, argv + argc);
+  for (const auto& [sub, run] : runs) {
+    if (argc < 2 || sub->get_name() != argv[1]) continue;
+    auto prepared = PrepareArguments(argc, argv, SpellingsOf(*sub));
+    if (!prepared.ok()) {
+      fmt::print(stderr, "lapidary: {}\n", prepared.error().message);
+      return kExitUsage;
+    }
+    args = std::move(prepared).value();
+  }
+  std::vector<const char*> pointers;
+  for (const std::string& arg : args) pointers.push_back(arg.c_str());
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(pointers.size()), pointers.data());
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? 0 : kExitUsage;

@@ -1,0 +1,240 @@
+#include "app/flags.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <numeric>
+#include <string_view>
+
+namespace lapidary {
+namespace {
+
+enum class Action { kIgnore, kFixed, kUnbuilt };
+constexpr int kMany = -1;  // values up to the next flag
+
+struct Row {
+  std::string_view spelling;
+  std::string_view engine;
+  Action action;
+  int num_values = 0;                          // kIgnore
+  std::vector<std::string_view> allowed = {};  // kFixed
+};
+
+constexpr const char* kV = "vLLM";
+constexpr const char* kS = "SGLang";
+constexpr const char* kBoth = "both";
+
+const std::vector<Row>& Table() {
+  using enum Action;
+  static const std::vector<Row> rows = {
+      // Without effect here.
+      {"--trust-remote-code", kBoth, kIgnore},
+      {"--api-server-count", kV, kIgnore, 1},
+      {"--enable-metrics", kS, kIgnore},
+      {"--enable-cache-report", kS, kIgnore},
+      {"--skip-server-warmup", kS, kIgnore},
+      {"--attention-backend", kBoth, kIgnore, 1},
+      {"--prefill-attention-backend", kS, kIgnore, 1},
+      {"--decode-attention-backend", kS, kIgnore, 1},
+      {"--mm-attention-backend", kS, kIgnore, 1},
+      {"--seed", kV, kIgnore, 1},
+      {"--random-seed", kS, kIgnore, 1},
+      {"--enable-auto-tool-choice", kV, kIgnore},
+      // Memory and steps.
+      {"--gpu-memory-utilization", kV, kIgnore, 1},
+      {"--mem-fraction-static", kS, kIgnore, 1},
+      {"--kv-cache-memory-bytes", kV, kUnbuilt},
+      {"--num-gpu-blocks-override", kV, kUnbuilt},
+      {"--max-total-tokens", kS, kUnbuilt},
+      {"--schedule-conservativeness", kS, kIgnore, 1},
+      {"--max-num-batched-tokens", kV, kUnbuilt},
+      {"--max-prefill-tokens", kS, kUnbuilt},
+      {"--enable-chunked-prefill", kV, kIgnore},
+      {"--long-prefill-token-threshold", kV, kIgnore, 1},
+      {"--block-size", kV, kIgnore, 1},
+      {"--page-size", kS, kIgnore, 1},
+      {"--swa-full-tokens-ratio", kS, kIgnore, 1},
+      {"--disable-hybrid-kv-cache-manager", kV, kUnbuilt},
+      {"--disable-hybrid-swa-memory", kS, kUnbuilt},
+      {"--enable-prefix-caching", kV, kIgnore},
+      {"--disable-radix-cache", kS, kIgnore},
+      // Graphs, overlap, all-reduce.
+      {"--enforce-eager", kV, kIgnore},
+      {"--cudagraph-capture-sizes", kV, kIgnore, kMany},
+      {"--max-cudagraph-capture-size", kV, kIgnore, 1},
+      {"--disable-cuda-graph", kS, kIgnore},
+      {"--cuda-graph-max-bs", kS, kIgnore, 1},
+      {"--cuda-graph-bs", kS, kIgnore, kMany},
+      {"--async-scheduling", kV, kIgnore},
+      {"--disable-overlap-schedule", kS, kIgnore},
+      {"--disable-custom-all-reduce", kBoth, kIgnore},
+      {"--enable-flashinfer-allreduce-fusion", kS, kIgnore},
+      // Parallel.
+      {"--tensor-parallel-size", kV, kFixed, 1, {"1"}},
+      {"-tp", kV, kFixed, 1, {"1"}},
+      {"--tp-size", kS, kFixed, 1, {"1"}},
+      {"--tp", kS, kFixed, 1, {"1"}},
+      {"--pipeline-parallel-size", kV, kFixed, 1, {"1"}},
+      {"-pp", kV, kFixed, 1, {"1"}},
+      {"--pp-size", kS, kFixed, 1, {"1"}},
+      {"--data-parallel-size", kV, kFixed, 1, {"1"}},
+      {"-dp", kV, kFixed, 1, {"1"}},
+      {"--dp-size", kS, kFixed, 1, {"1"}},
+      {"--ep-size", kS, kFixed, 1, {"1"}},
+      {"--nnodes", kBoth, kFixed, 1, {"1"}},
+      {"--enable-expert-parallel", kV, kUnbuilt},
+      // Numbers.
+      {"--dtype", kBoth, kFixed, 1, {"bfloat16", "auto"}},
+      {"--kv-cache-dtype", kBoth, kFixed, 1, {"auto"}},
+      {"--quantization", kBoth, kUnbuilt},
+      {"--enable-deterministic-inference", kS, kUnbuilt},
+      // Drafts.
+      {"--speculative-config", kV, kUnbuilt},
+      {"--speculative-algorithm", kS, kUnbuilt},
+      {"--speculative-draft-model-path", kS, kUnbuilt},
+      {"--speculative-num-steps", kS, kFixed, 1, {"0"}},
+      {"--speculative-num-draft-tokens", kS, kUnbuilt},
+      {"--speculative-eagle-topk", kS, kFixed, 1, {"1"}},
+      // Media.
+      {"--limit-mm-per-prompt", kV, kUnbuilt},
+      {"--language-model-only", kV, kIgnore},
+      {"--mm-processor-kwargs", kV, kUnbuilt},
+      {"--mm-processor-cache-gb", kV, kIgnore, 1},
+      {"--mm-encoder-tp-mode", kV, kIgnore, 1},
+      {"--enable-multimodal", kS, kUnbuilt},
+      // Template, parsers, defaults, order.
+      {"--tool-call-parser", kBoth, kFixed, 1, {"gemma4", "auto", "none"}},
+      {"--reasoning-parser", kBoth, kFixed, 1, {"gemma4", "auto", "none"}},
+      {"--chat-template", kBoth, kUnbuilt},
+      {"--default-chat-template-kwargs", kV, kUnbuilt},
+      {"--chat-template-content-format", kV, kIgnore, 1},
+      {"--generation-config", kV, kFixed, 1, {"auto"}},
+      {"--sampling-defaults", kS, kFixed, 1, {"model"}},
+      {"--scheduling-policy", kV, kFixed, 1, {"fcfs"}},
+      {"--schedule-policy", kS, kFixed, 1, {"fcfs"}},
+      {"--enable-priority-scheduling", kS, kUnbuilt},
+      {"--schedule-low-priority-values-first", kS, kUnbuilt},
+      // Model, keys, logs.
+      {"--revision", kBoth, kUnbuilt},
+      {"--tokenizer", kV, kUnbuilt},
+      {"--tokenizer-path", kS, kUnbuilt},
+      {"--download-dir", kBoth, kUnbuilt},
+      {"--skip-tokenizer-init", kBoth, kUnbuilt},
+      {"--admin-api-key", kS, kUnbuilt},
+      {"--uvicorn-log-level", kV, kIgnore, 1},
+      {"--disable-log-stats", kV, kIgnore},
+      {"--log-level", kS, kIgnore, 1},
+      {"--log-level-http", kS, kIgnore, 1},
+      {"--decode-log-interval", kS, kIgnore, 1},
+      {"--enable-log-requests", kV, kUnbuilt},
+      {"--log-requests", kS, kUnbuilt},
+      {"--watchdog-timeout", kS, kIgnore, 1},
+  };
+  return rows;
+}
+
+const Row* FindRow(std::string_view spelling) {
+  for (const Row& row : Table())
+    if (row.spelling == spelling) return &row;
+  // --no-x of a switch that has no effect has none either.
+  if (spelling.starts_with("--no-"))
+    for (const Row& row : Table())
+      if (row.action == Action::kIgnore && row.num_values == 0 &&
+          row.spelling.substr(2) == spelling.substr(5))
+        return &row;
+  return nullptr;
+}
+
+// A letter after the dashes: "-1" and "- item" are values.
+bool IsFlag(std::string_view text) {
+  const size_t at = text.find_first_not_of('-');
+  return (at == 1 || at == 2) && std::isalpha(static_cast<unsigned char>(text[at])) != 0;
+}
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+Error Unknown(std::string_view flag, const std::set<std::string>& known_flags) {
+  std::string nearest;
+  std::string_view engine = kBoth;
+  size_t best = std::string::npos;
+  for (const std::string& known : known_flags)
+    if (const size_t distance = EditDistance(flag, known); distance < best)
+      best = distance, nearest = known;
+  for (const Row& row : Table())
+    if (const size_t distance = EditDistance(flag, row.spelling); distance < best)
+      best = distance, nearest = row.spelling, engine = row.engine;
+  const std::string of = engine == kBoth ? "" : fmt::format(" (of {})", engine);
+  return {fmt::format("unknown flag {}; did you mean {}{}?", flag, nearest, of), "", ""};
+}
+
+// Reads one flag of the table with its values; `at` moves to the last argument it took.
+Status TakeRow(const Row& row, const std::string& spelling, bool has_value, std::string value,
+               const std::vector<std::string>& args, size_t& at) {
+  if (row.action == Action::kUnbuilt)
+    return Error{fmt::format("{} is not built yet", spelling), "", ""};
+  if (row.num_values == 1 && !has_value) {
+    if (at + 1 >= args.size() || IsFlag(args[at + 1]))
+      return Error{fmt::format("{} needs a value", spelling), "", ""};
+    value = args[++at];
+  }
+  if (row.num_values == kMany && !has_value)
+    while (at + 1 < args.size() && !IsFlag(args[at + 1]) && args[at + 1] != "--") ++at;
+  if (row.action == Action::kIgnore) {
+    fmt::print(stderr, "ignored: {}\n", spelling);
+    return Ok{};
+  }
+  if (std::find(row.allowed.begin(), row.allowed.end(), value) != row.allowed.end()) return Ok{};
+  return Error{fmt::format("{} {} is not built yet; {} {}", spelling, value,
+                           fmt::join(row.allowed, ", "), row.allowed.size() == 1 ? "is" : "are"),
+               "", ""};
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> PrepareArguments(int argc, char** argv,
+                                                  const std::set<std::string>& known_flags) {
+  const std::vector<std::string> args(argv, argv + argc);
+  std::vector<std::string> kept;
+  for (size_t at = 0; at < args.size(); ++at) {
+    if (args[at] == "--") {
+      kept.insert(kept.end(), args.begin() + static_cast<std::ptrdiff_t>(at), args.end());
+      break;
+    }
+    if (at < 2 || !IsFlag(args[at])) {
+      kept.push_back(args[at]);
+      continue;
+    }
+    const size_t equals = args[at].find('=');
+    const bool has_value = equals != std::string::npos;
+    const std::string spelling = args[at].substr(0, equals);
+    if (known_flags.contains(spelling)) {
+      kept.push_back(args[at]);
+      continue;
+    }
+    // --speculative-config.num_speculative_tokens is a part of --speculative-config.
+    const Row* row = FindRow(spelling.substr(0, spelling.find('.')));
+    if (row == nullptr) return Unknown(spelling, known_flags);
+    const std::string value = has_value ? args[at].substr(equals + 1) : "";
+    if (Status taken = TakeRow(*row, spelling, has_value, value, args, at); !taken.ok())
+      return taken.error();
+  }
+  return kept;
+}
+
+}  // namespace lapidary
