@@ -12,7 +12,8 @@ namespace lapidary {
 namespace {
 
 const Command* const kCommands[] = {&kServeCommand,    &kGenerateCommand, &kRenderCommand,
-                                    &kTokenizeCommand, &kVerifyCommand,   &kVersionCommand};
+                                    &kTokenizeCommand, &kVerifyCommand,   &kEvalCommand,
+                                    &kVersionCommand};
 
 std::set<std::string> SpellingsOf(const CLI::App& app) {
   std::set<std::string> spellings;
