@@ -13,7 +13,7 @@ namespace {
 
 const Command* const kCommands[] = {&kServeCommand,    &kGenerateCommand, &kRenderCommand,
                                     &kTokenizeCommand, &kVerifyCommand,   &kEvalCommand,
-                                    &kVersionCommand};
+                                    &kPlanCommand,     &kVersionCommand};
 
 std::set<std::string> SpellingsOf(const CLI::App& app) {
   std::set<std::string> spellings;
