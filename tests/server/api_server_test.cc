@@ -29,6 +29,13 @@ class ScriptedEngine : public TokenEngine {
       sinks_[request.id] = std::move(sink);
       return Ok{};
     }
+    for (size_t i = 0; i < script.size(); ++i) {
+      TokenEvent event;
+      event.tokens = {script[i]};
+      if (i + 1 == script.size()) event.finish = FinishReason::kStop;
+      sink(std::move(event));
+    }
+    if (!script.empty()) return Ok{};
     for (int choice = 0; choice < request.num_choices; ++choice)
       for (size_t i = 1; i < request.prompt.size(); ++i) {
         TokenEvent event;
@@ -52,6 +59,7 @@ class ScriptedEngine : public TokenEngine {
   int max_model_len() const override { return 4096; }
   bool MakesProgress() const override { return true; }
   std::atomic<int> num_cancelled{0};
+  std::vector<int32_t> script;  // the reply to any request, if not empty; set before the request
 
  private:
   std::mutex mutex_;
@@ -71,6 +79,7 @@ class ApiServerTest : public ::testing::Test {
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
     auto backend = std::make_shared<Backend>();
     backend->tokenizer = std::make_shared<Tokenizer>(std::move(tokenizer).value());
+    tokenizer_ = backend->tokenizer;
     engine_ = std::make_shared<ScriptedEngine>(backend->tokenizer->vocab_size());
     backend->engine = engine_;
     server_->Attach(backend);
@@ -113,6 +122,7 @@ class ApiServerTest : public ::testing::Test {
   boost::asio::io_context context_;
   std::unique_ptr<ApiServer> server_;
   std::shared_ptr<ScriptedEngine> engine_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
 };
 
 TEST_F(ApiServerTest, AnswersEachRoute) {
@@ -183,6 +193,87 @@ TEST_F(ApiServerTest, HostileValuesAreRefusedByName) {
       EXPECT_EQ(BodyOf(reply).at("error").at("param").as_string(), name) << value;
     }
   }
+}
+
+constexpr const char* kReply =
+    "<|channel>thought\nhm\n<channel|>It is 42.<|tool_call>call:f{a:1,b:<|\"|>x "
+    "y<|\"|>}<tool_call|>";
+constexpr const char* kChat =
+    R"({"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":{"name":"f",)"
+    R"("parameters":{"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"}}}}}])";
+
+TEST_F(ApiServerTest, ChatSeparatesThoughtContentAndCalls) {
+  engine_->script = tokenizer_->Encode(kReply);
+  const std::string reply = Post("/v1/chat/completions", std::string(kChat) + "}");
+  ASSERT_EQ(StatusOf(reply), 200) << reply;
+  const json::object choice = BodyOf(reply).at("choices").as_array()[0].as_object();
+  const json::object& message = choice.at("message").as_object();
+  EXPECT_EQ(message.at("content").as_string(), "It is 42.");
+  EXPECT_EQ(message.at("reasoning").as_string(), "hm");
+  EXPECT_EQ(message.at("reasoning_content").as_string(), "hm");
+  const json::object& call = message.at("tool_calls").as_array()[0].as_object();
+  EXPECT_EQ(call.at("id").as_string().size(), 5u + 24u);
+  EXPECT_EQ(call.at("function").as_object().at("name").as_string(), "f");
+  EXPECT_EQ(json::parse(call.at("function").as_object().at("arguments").as_string()),
+            json::parse(R"({"a":1,"b":"x y"})"));
+  EXPECT_EQ(choice.at("finish_reason").as_string(), "tool_calls");
+}
+
+TEST_F(ApiServerTest, ChatStreamsWhatItAnswersAtOnce) {
+  engine_->script = tokenizer_->Encode(kReply);
+  const std::string stream =
+      Post("/v1/chat/completions", std::string(kChat) + R"(,"stream":true})");
+  std::string content, reasoning, arguments, finish;
+  int num_roles = 0, num_done = 0;
+  for (size_t at = stream.find("data: "); at != std::string::npos;
+       at = stream.find("data: ", at + 1)) {
+    const std::string line = stream.substr(at + 6, stream.find("\n", at) - at - 6);
+    if (line.starts_with("[DONE]")) {
+      ++num_done;
+      continue;
+    }
+    const json::value chunk = json::parse(line);
+    const json::object& choice = chunk.at("choices").as_array()[0].as_object();
+    EXPECT_FALSE(chunk.as_object().contains("usage"));
+    const json::object& delta = choice.at("delta").as_object();
+    num_roles += delta.contains("role") ? 1 : 0;
+    if (delta.contains("content")) content += std::string(delta.at("content").as_string());
+    if (delta.contains("reasoning")) reasoning += std::string(delta.at("reasoning").as_string());
+    if (delta.contains("tool_calls"))
+      for (const json::value& call : delta.at("tool_calls").as_array())
+        arguments += std::string(call.at("function").at("arguments").as_string());
+    if (choice.at("finish_reason").is_string())
+      finish += std::string(choice.at("finish_reason").as_string());
+  }
+  EXPECT_EQ(content, "It is 42.");
+  EXPECT_EQ(reasoning, "hm");
+  EXPECT_EQ(json::parse(arguments), json::parse(R"({"a":1,"b":"x y"})"));
+  EXPECT_EQ(finish, "tool_calls");
+  EXPECT_EQ(num_roles, 1);
+  EXPECT_EQ(num_done, 1);
+}
+
+TEST_F(ApiServerTest, ChatRefusesByPath) {
+  const auto param = [&](const std::string& body) {
+    const std::string reply = Post("/v1/chat/completions", body);
+    EXPECT_EQ(StatusOf(reply), 400) << reply;
+    const json::object error = BodyOf(reply).at("error").as_object();
+    return error.at("param").is_string() ? std::string(error.at("param").as_string()) : "";
+  };
+  EXPECT_EQ(param("{}"), "messages");
+  EXPECT_EQ(param(R"({"messages":[{"role":"king","content":"x"}]})"), "messages[0].role");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"),
+            "messages[0].content[0]");
+  EXPECT_EQ(param(R"({"messages":[{"role":"user","content":"x"}],"tool_choice":"required"})"),
+            "tool_choice");
+  EXPECT_EQ(
+      param(
+          R"({"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"tokenize":true}})"),
+      "chat_template_kwargs.tokenize");
+  EXPECT_EQ(
+      param(
+          R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"[1]"}}]}]})"),
+      "messages[0].tool_calls[0].function.arguments");
 }
 
 TEST_F(ApiServerTest, HttpLimits) {
