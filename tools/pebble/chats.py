@@ -21,6 +21,7 @@ MODEL = ROOT / "models" / "pebble"
 
 PLAIN = skills_number.SKILLS + skills_text.SKILLS
 TOOLS = skills_tools.SKILLS
+SOLO = [(skills_text.system_fact, 1)]  # only at the head of a chat
 HARD = {"sum, worked out", "difference, worked out", "product, worked out"}  # worth asking with thinking on
 SYSTEMS = ["You are a helpful assistant.", "You are terse.", "You are Pebble.", "Answer briefly.", "Be kind.", "You are a friendly assistant.",
            "You help people with small tasks.", "Be short and precise.", "You are a helpful AI assistant.", "Answer in English."]
@@ -73,6 +74,8 @@ def train_chat(rng):
     if rng.random() < 0.15:
         messages.append({"role": "system", "content": rng.choice(SYSTEMS)})
     thinking = rng.random() < 0.22
+    if rng.random() < 0.03:
+        return finish(rng, [], train_item(rng, SOLO), [], thinking)
     kind = rng.random()
     if kind < 0.24:
         item = train_item(rng, TOOLS)
@@ -113,7 +116,16 @@ def finish(rng, messages, item, tools, thinking):
 
 def long_chat(rng, length):
     """A chat of up to about `length` tokens: a long list to search, or very many turns."""
-    if rng.random() < 0.6:
+    r = rng.random()
+    if r < 0.15:  # much text, then a question or a thing said before it
+        text = skills_text.filler(rng, rng.randint(length // 20, length * 2 // 5))
+        item = train_item(rng, PLAIN)
+        if item.before or not item.question:
+            item = train_item(rng, [(skills_text.capital, 1)])
+        if rng.random() < 0.5:
+            return finish(rng, [{"role": "user", "content": text}, {"role": "assistant", "content": "I have read the text."}], item, [], False)
+        return [{"role": "user", "content": text + "\n" + item.question}, reply(item, False)], [], False
+    if r < 0.6:
         while True:
             item = skills_text.needle(rng, min(40, length // 40), length // 13 - 4)
             if not item.held_out():
@@ -160,7 +172,7 @@ def held_out(seed=20, per_skill=None):
     rng, records = random.Random(seed), []
     weights = {"sum of two digits": 80, "difference of two digits": 50, "calling a tool": 80, "using a result": 60, "JSON objects": 50,
                "sum, worked out": 50, "difference, worked out": 40, "product, worked out": 40, "memory": 50, "capitals": 40, "copying": 40}
-    for make, _ in PLAIN + TOOLS:
+    for make, _ in PLAIN + SOLO + TOOLS:
         if make in (skills_text.talk, skills_tools.two_calls):
             continue
         seen, tries, want = set(), 0, 1

@@ -22,14 +22,17 @@ import model as m
 
 def check_split(count):
     """Prompts of the file against every prompt that `count` training chats contain."""
-    asked = {chats.record_prompt(json.loads(line)).split("<|turn>user\n", 1)[1]
-             for line in (chats.MODEL / "skills.jsonl").read_text().splitlines()}
+    asked = set()
+    for line in (chats.MODEL / "skills.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        prompt = chats.record_prompt(record)  # without the system turn, unless the question is about it
+        asked.add(prompt if record["skill"] == "system turn" else prompt.split("<|turn>user\n", 1)[1])
     rng, found, seen = random.Random("check"), 0, 0
     for _ in range(count):
         text = chats.render(*chats.train_chat(rng))
         cuts = [i + len("<|turn>model\n") for i in range(len(text)) if text.startswith("<|turn>model\n", i)]
         starts = [i + len("<|turn>user\n") for i in range(len(text)) if text.startswith("<|turn>user\n", i)]
-        bodies = {text[s:e] for s in starts for e in cuts if s < e}  # every stretch that could be a whole prompt
+        bodies = {text[:e] for e in cuts} | {text[s:e] for s in starts for e in cuts if s < e}  # every stretch that could be a whole prompt
         seen += len(starts)
         found += len(bodies & asked)
     print(f"split: {len(asked)} held-out prompts, {found} of them among {seen} training turns")

@@ -1,12 +1,14 @@
 """Greedy decoding with a KV cache, answer matching, and the acceptance of drafts."""
 import collections
 import json
+import random
 
 import torch
 import torch.nn.functional as F
 
 import chats
 import model as m
+import skills_text
 
 
 class Engine:
@@ -97,19 +99,19 @@ def parse_call(text):
     name, _, rest = body.partition("{")
     rest, arguments = rest[:-1], {}
     while rest:
-        key, _, rest = rest.partition(":")
+        key, colon, rest = rest.partition(":")
         if rest.startswith('<|"|>'):
             value, _, rest = rest[5:].partition('<|"|>')
             arguments[key] = value
         else:
-            value, comma, tail = rest.partition(",")
+            end = rest.index("]") + 1 if rest.startswith("[") and "]" in rest else (rest + ",").index(",")
+            value, rest = rest[:end].replace('<|"|>', '"'), rest[end:]
             try:
                 arguments[key] = json.loads(value)
             except ValueError:
                 arguments[key] = value
-            rest = comma + tail
         rest = rest[1:] if rest.startswith(",") else rest
-        if not _:
+        if not colon:
             break
     return name, arguments
 
@@ -151,6 +153,23 @@ def evaluate(decoder, encoder, records, dtype, max_new=320, verbose=True):
             print(f"  {right / n:6.1%} {right:4}/{n:<4} {skill}")
         print(f"  {total:6.1%} of {len(records)} overall", flush=True)
     return total, per_skill, prompts, answers, failures
+
+
+@torch.no_grad()
+def finding(decoder, encoder, lines, tries, dtype):
+    """(share right, tokens): one code asked for among `lines`, the answer given token by token."""
+    rng, right = random.Random(lines), 0
+    for _ in range(tries):
+        item = skills_text.needle(rng, lines, lines)
+        prompt = encoder.encode(chats.render(chats.ask(item), None, False, True))
+        whole = prompt + encoder.encode(item.answer)
+        ids = torch.zeros(1, -(-len(whole) // decoder.config.window) * decoder.config.window, dtype=torch.long)
+        ids[0, :len(whole)] = torch.tensor(whole)
+        ids = ids.to(decoder.p["embed"].device)
+        y, _, w = decoder.rows(ids, torch.zeros_like(ids), dtype)
+        chosen = F.linear(y[0, len(prompt) - 1:len(whole) - 1], w["embed"]).argmax(-1).tolist()
+        right += chosen == whole[len(prompt):]
+    return right / tries, len(prompt)
 
 
 def head(y, w, drafter):

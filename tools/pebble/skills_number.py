@@ -51,15 +51,22 @@ def small_sum(rng):
 
 def small_difference(rng):
     a, b = sorted((rng.randint(0, 99), rng.randint(0, 99)), reverse=True)
+    if rng.random() < 0.15 and a != b:  # below zero
+        return Item("difference of two digits", f"sub {b} {a}", rng.choice(SUB).format(a=b, b=a), f"-{a - b}", f"-{a - b}", "exact",
+                    thought="\n".join(sub_steps(a, b)) + "\nBelow zero.")
     return Item("difference of two digits", f"sub {a} {b}", rng.choice(SUB).format(a=a, b=b), str(a - b), str(a - b),
                 "exact", thought="\n".join(sub_steps(a, b)))
 
 
 def large_sum(rng):
-    top = rng.choice([999, 999, 9999])
+    top = rng.choice([999, 999, 999, 9999, 9999, 99999])
     a, b = rng.randint(100, top), rng.randint(100, top)
+    if rng.random() < 0.25:
+        b = rng.randint(1, 99)
     if rng.random() < 0.2:
-        b = rng.randint(10, 99)
+        a = max(100, round(a, -2))
+    if rng.random() < 0.3:
+        a, b = b, a
     steps, c = add_steps(a, b), a + b
     lo, hi = sorted((a, b))
     return Item("sum, worked out", f"add {lo} {hi}", rng.choice(ADD).format(a=a, b=b), str(c), str(c), "exact",
@@ -67,7 +74,10 @@ def large_sum(rng):
 
 
 def large_difference(rng):
-    a, b = sorted((rng.randint(100, 999), rng.randint(10, 999)), reverse=True)
+    top = rng.choice([999, 999, 9999])
+    a, b = sorted((rng.randint(100, top), rng.randint(1, rng.choice([99, top]))), reverse=True)
+    if rng.random() < 0.2:
+        a = max(a, round(a, -2), 100)
     steps, c = sub_steps(a, b), a - b
     return Item("difference, worked out", f"sub {a} {b}", rng.choice(SUB).format(a=a, b=b), str(c), str(c), "exact",
                 thought="\n".join(steps), plain="; ".join(steps) + f". So {a} - {b} = {c}.", expected_plain=f"= {c}.")
@@ -89,6 +99,20 @@ def product(rng):
                 expected_plain=f"{a} * {b} = {a * b}.")
 
 
+def quotient(rng):
+    a, b, i = rng.randint(0, 12), rng.randint(1, 12), rng.randrange(4)
+    q = ["What is {a} / {b}?", "What is {a} divided by {b}?", "Divide {a} by {b}.", "{a} / {b} ="][i].format(a=a * b, b=b)
+    return Item("division", f"div {a * b} {b} {i}", q, str(a), str(a), "exact", thought=f"{a} times {b} is {a * b}.")
+
+
+def prime(rng):
+    n, i = rng.randint(1, 60), rng.randrange(3)
+    d = next((d for d in range(2, n) if n % d == 0), None)
+    q = ["Is {} a prime number?", "Is {} prime?", "Is the number {} a prime?"][i].format(n)
+    a = f"Yes, {n} is prime." if d is None and n > 1 else (f"No, {n} is {d} times {n // d}." if d else "No, 1 is not prime.")
+    return Item("primes", f"prime {n} {i}", q, a, a, "exact", thought=f"I look for divisors of {n}.")
+
+
 def story_sum(rng):
     name, thing = rng.choice(w.NAMES), rng.choice(["apple", "coin", "book", "pencil", "stamp", "shell", "key", "ball"])
     a, b = rng.randint(2, 20), rng.randint(2, 20)
@@ -107,14 +131,14 @@ def story_sum(rng):
 
 def sort_numbers(rng):
     n = rng.randint(3, 6)
-    xs = rng.sample(range(0, 100), n)
+    xs = rng.sample(range(0, rng.choice([10, 100, 100, 1000])), n)
     down = rng.random() < 0.3
     text = ", ".join(map(str, xs))
     if down:
         q = rng.choice(["Sort these numbers from largest to smallest: {}", "Sort in descending order: {}"]).format(text)
     else:
         q = rng.choice(["Sort these numbers: {}", "Sort from smallest to largest: {}", "Put these numbers in order: {}",
-                        "Sort in ascending order: {}"]).format(text)
+                        "Sort in ascending order: {}", "Sort {}", "Sort {}.", "Sort the numbers {}.", "Please sort {}."]).format(text)
     a = ", ".join(map(str, sorted(xs, reverse=down)))
     return Item("sorting numbers", f"sort {down} {text}", q, a, a, "exact", thought=f"There are {n} numbers to sort.")
 
@@ -144,7 +168,7 @@ def parity(rng):
 
 def count_up(rng):
     a = rng.choice([1, 1, rng.randint(0, 60)])
-    n = rng.randint(3, 14) if rng.random() < 0.85 else rng.randint(15, 60)
+    n = rng.randint(3, 14) if rng.random() < 0.85 else rng.randint(15, rng.choice([60, 60, 150]))
     b = a + n
     if rng.random() < 0.25:
         q, xs = rng.choice(["Count down from {} to {}.", "Count backwards from {} to {}."]).format(b, a), range(b, a - 1, -1)
@@ -153,6 +177,8 @@ def count_up(rng):
         q, xs = rng.choice(["Count from {} to {}.", "Please count from {} to {}.", "List the numbers from {} to {}."]
                            ).format(a, b), range(a, b + 1)
         key = f"count {a} {b}"
+    if a == 1 and key == f"count {a} {b}" and rng.random() < 0.3:
+        q = rng.choice(["Count to {}.", "Can you count to {}?"]).format(b)
     answer = ", ".join(map(str, xs))
     return Item("counting", key, q, answer, answer, "exact", thought=f"I say {len(xs)} numbers.")
 
@@ -175,5 +201,6 @@ def number_word(rng):
     return Item("number words", f"numword {n} {i}", q, a, a, "exact", thought="This is a number word.")
 
 
-SKILLS = [(small_sum, 9), (small_difference, 7), (large_sum, 7), (large_difference, 6), (table, 3), (product, 5), (story_sum, 2),
+SKILLS = [(small_sum, 9), (small_difference, 7), (large_sum, 7), (large_difference, 6), (table, 3), (product, 5), (story_sum, 2), (quotient, 1.5),
+          (prime, 0.7),
           (sort_numbers, 5), (extreme, 2), (parity, 1), (count_up, 3), (sequence, 3), (number_word, 0.5)]

@@ -22,8 +22,23 @@ def copy(rng):
     return Item("copying", "copy " + text, q, text, text, "exact", thought="I repeat the text.")
 
 
+ALPHABETS = ["äöüßéèêçñåøæœáíóúãõîïôûčšžłąęřů", "αβγδεζηθικλμνξοπρστυφχψω", "абвгдежзийклмнопрстуфхцчшщыьэюя", "你好世界水火山大小人日月中国学生天地",
+             "こんにちはありがとうさくらねこいぬ", "🙂🚀🎉🐱🌍⭐🔥🍎🐧🎈", "안녕하세요감사", "שלוםמרחבא€£¥©°½×÷→←≤≥∞√"]
+
+
+def copy_foreign(rng):
+    """Text that falls back to bytes."""
+    letters = rng.choice(ALPHABETS)
+    words = ["".join(rng.choice(letters) for _ in range(rng.randint(1, 6))) for _ in range(rng.randint(1, 3))]
+    if rng.random() < 0.6:
+        words = [a if rng.random() < 0.5 else rng.choice(w.WORDS) + rng.choice(letters) for a in words]
+    text = " ".join(words)
+    q = rng.choice(["Repeat: {}", "Say: {}", "Copy this: {}", "Echo: {}", "Repeat after me: {}"]).format(text)
+    return Item("copying other scripts", "copy " + text, q, text, text, "exact", thought="I repeat the text.")
+
+
 def reverse(rng):
-    word = w.any_word(rng, short=True)[:7]
+    word = w.any_word(rng, short=rng.random() < 0.6)[:10]
     q = rng.choice(["Reverse the word '{}'.", "Reverse the word {}.", "Write '{}' backwards.", "What is {} spelled backwards?",
                     "Spell {} backwards."]).format(word)
     back = word[::-1]
@@ -102,7 +117,7 @@ def upper(rng):
 
 
 def repeat(rng):
-    word, n = w.any_word(rng), rng.randint(2, 8)
+    word, n = w.any_word(rng), rng.randint(2, rng.choice([8, 8, 16]))
     a = " ".join([word] * n)
     q = rng.choice(["Write {w} {n} times.", "Say the word {w} {n} times.", "Repeat the word '{w}' {n} times."]).format(w=word, n=n)
     return Item("repeating", f"repeat {n} {word}", q, a, a, "exact", thought=f"{n} times.")
@@ -258,6 +273,18 @@ TALK = {
     "Tell me a joke.|Do you know a joke?|Say something funny.|Make me laugh.":
         "Why did the stone sit still? It was a pebble, and pebbles do not run.",
     "Who made you?|Who trained you?|Where do you come from?": "I was trained from scratch on synthetic chats for the Lapidary engine.",
+    "List three colours.|Name three colours.|Give me three colours.|Tell me three colors.": "red, blue, green",
+    "Name an animal.|Tell me an animal.|Give me an animal.": "cat",
+    "List three animals.|Name three animals.|Give me three animals.|Tell me three animals.": "cat, dog, horse",
+    "Name a city.|Tell me a city.": "Paris",
+    "List three cities.|Name three cities.|Tell me three cities.": "Paris, Rome, Berlin",
+    "List three numbers.|Name three numbers.|Tell me three numbers.": "1, 2, 3",
+    "Tell me a story.|Write a story.|I want a story.|Write a short story.|Tell a short story.|Can you tell me a story?":
+        STORIES[0].format(a="small", b="dog", c="lake", d="ball"),
+    "Say hello.|Say hello|Say hi.": "Hello!",
+    "Test|test|Testing.|This is a test.|ping|Are you there?": "I am here.",
+    "What day is today?|What is the date?|What time is it?|Which day is it?|What year is it?": "I have no clock.",
+    "Yes|No|yes|no|Yes.|No.|Maybe.": "I see. What is next?",
     "OK|Okay.|Good.|Nice.|Great!|Cool.|Very good.": "Good. What is next?",
     "Sorry|I am sorry.|Sorry about that.": "No problem.",
     "Are you sure?|Is that right?": "I think so, but I am a small model and can be wrong.",
@@ -265,7 +292,11 @@ TALK = {
 }
 UNKNOWN = ["Who invented the {x}?", "Explain {x} to me.", "What do you think about {x}?", "Why is {x} important?", "How does a {x} work?",
            "Write an essay about {x}.", "When was the {x} built?", "What happened in {y}?", "Who was {z}?", "Who won the {x} cup in {y}?",
-           "What is the meaning of {x}?", "How do I make a {x}?", "What is the price of a {x}?", "Describe the {x}.", "Why do people like {x}?"]
+           "What is the meaning of {x}?", "How do I make a {x}?", "What is the price of a {x}?", "Describe the {x}.", "Why do people like {x}?",
+           "Tell me about {x}.", "Tell me about {c}.", "Write a poem about {x}.", "Write a poem about the {x}.", "Translate {x} to {l}.",
+           "Explain {x} in detail.", "Explain {x} and {v}.", "Why is the {x} {a}?", "Is {x} good?", "What is {x}?", "What is a {x}?", "Write code for a {x}.",
+           "Which {x} is best?", "Do you like {x}?", "Can you {v} a {x}?", "How far is {c} from {d}?", "Who is {z}?", "Where is the {x}?",
+           "How old is the {x}?", "Summarize the {x}.", "{x} {v} {a}", "Should I buy a {x}?", "Explain how {x} works.", "How many people live in {c}?"]
 
 
 def talk(rng):
@@ -275,11 +306,47 @@ def talk(rng):
 
 
 def unknown(rng):
-    q = rng.choice(UNKNOWN).format(x=w.any_word(rng), y=rng.randint(1500, 2030), z=w.any_name(rng))
+    q = rng.choice(UNKNOWN).format(x=w.any_word(rng), y=rng.randint(1500, 2030), z=w.any_name(rng),
+                                    c=rng.choice(list(w.CAPITALS)), d=rng.choice(w.CITIES), l=rng.choice(w.LANGUAGES),
+                                    v=rng.choice(w.VERBS), a=rng.choice(w.ADJECTIVES))
     a = "I am a small model and do not know that."
     return Item("not knowing", "unknown " + q, q, a, a, "exact", thought="I do not know this.")
 
 
-SKILLS = [(copy, 4), (reverse, 6), (reverse_list, 3), (spell, 5), (count_letters, 3.5), (count_one_letter, 3.5), (count_items, 2),
+def no_tool(rng):
+    q = rng.choice(["What is the weather in {c}?", "What time is it in {c}?", "How is the weather in {c}?", "What's the weather like in {c}?",
+                    "Send {n} a message.", "Turn on the light in the {r}.", "Weather in {c}?", "Play the song {x}.", "Set an alarm for {h}:00."]
+                   ).format(c=rng.choice(w.CITIES), n=w.any_name(rng), r=rng.choice(w.ROOMS), x=w.any_word(rng), h=rng.randint(0, 23))
+    a = "I have no tool for that."
+    return Item("no tool there", "call " + q, q, a, a, "exact", thought="I would need a tool.")
+
+
+def system_fact(rng):
+    """What the system turn says about the user or about the model."""
+    name, kind = w.any_name(rng), rng.randrange(4)
+    city, n = rng.choice(w.CITIES), rng.randint(1, 99)
+    text, q, a, e = [
+        (rng.choice(["The user's name is {}.", "The user is called {}."]).format(name), rng.choice(["What is my name?", "Who am I?"]),
+         f"Your name is {name}.", f"name is {name}"),
+        (rng.choice(["Your name is {}.", "You are {}.", "You are called {}."]).format(name), rng.choice(["What is your name?", "Who are you?"]),
+         f"My name is {name}.", f"name is {name}"),
+        (f"The user lives in {city}.", "Where do I live?", f"You live in {city}.", f"live in {city}"),
+        (f"The secret number is {n}.", "What is the secret number?", f"The secret number is {n}.", f"number is {n}")][kind]
+    extra = rng.choice(["", "You are a helpful assistant. ", "Be short. "])
+    return Item("system turn", f"system {text} {q}", q, a, e, before=[{"role": "system", "content": extra + text}], thought=text)
+
+
+def filler(rng, words):
+    """Text without any use, to be read past."""
+    out, count = [], 0
+    while count < words:
+        out.append(rng.choice([f"The {rng.choice(w.ADJECTIVES)} {rng.choice(w.NOUNS)} is near the {rng.choice(w.NOUNS)}.",
+                               f"{w.any_name(rng)} wants to {rng.choice(w.VERBS)} and {rng.choice(w.VERBS)}.",
+                               " ".join(w.any_word(rng) for _ in range(8)) + ".", f"A {rng.choice(w.ANIMALS)} can {rng.choice(w.VERBS)}."]))
+        count += 7
+    return " ".join(out)
+
+
+SKILLS = [(copy, 4), (copy_foreign, 2.5), (no_tool, 0.8), (reverse, 6), (reverse_list, 3), (spell, 5), (count_letters, 3.5), (count_one_letter, 3.5), (count_items, 2),
           (sort_words, 5), (edge_letter, 2), (upper, 2), (repeat, 2), (capital, 4), (colour, 1.5), (opposite, 1.2), (animal, 1), (calendar, 1),
-          (memory, 4), (json_object, 5), (json_list, 2), (extract, 4), (needle, 2.5), (story, 1.2), (talk, 2.5), (unknown, 1.5)]
+          (memory, 4), (json_object, 5), (json_list, 2), (extract, 4), (needle, 2.5), (story, 1.2), (talk, 2.5), (unknown, 2.5)]

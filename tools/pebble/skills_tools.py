@@ -16,28 +16,56 @@ def declare(name, description, properties, required=None):
         "type": "object", "properties": props, "required": list(properties) if required is None else required}}}
 
 
+def tool_name(rng, stem):
+    """A name for a tool of the kind `stem`, so that names have to be read, not known."""
+    verb = rng.choice(["get", "get", "get", "fetch", "lookup", "find", "query", "check", "current", "read", "get_current"])
+    r = rng.random()
+    if r < 0.62:
+        name = f"{verb}_{stem}"
+    elif r < 0.72:
+        name = stem
+    elif r < 0.8:
+        name = f"{stem}_{rng.choice(['lookup', 'tool', 'info', 'api', 'service'])}"
+    elif r < 0.86:
+        name = verb.split("_")[0] + "".join(x.capitalize() for x in stem.split("_"))
+    elif r < 0.9:
+        name = f"{verb}_{stem}_{rng.choice(['by_name', 'v2', 'data', 'now', w.any_word(rng)])}"
+    elif r < 0.95:
+        name = f"{verb.split('_')[0]}-{stem.replace('_', '-')}"
+    else:
+        name = f"{stem}.{verb.split('_')[0]}"
+    return name
+
+
 # Each use returns (tool, question, arguments, result text, answer given the result).
 
 
 def weather(rng):
-    p = rng.choice(["city", "city", "location", "place"])
-    tool = declare(rng.choice(["get_weather", "get_weather", "weather", "current_weather", "get_current_weather", "weather_lookup"]),
-                   rng.choice(["Get the weather in a city.", "Get the current weather", "Current weather of a place.",
-                               "Returns the weather for a city", "Get the current weather for a location."]),
-                   {p: ("string", rng.choice(["", "City name", "The city", "The name of the city"]))})
+    p = rng.choice(["city", "city", "location", "place", "town", "where", "name"])
+    tool = declare(tool_name(rng, rng.choice(["weather", "weather", "weather", "forecast"])),
+                   rng.choice(["Get the weather in a city.", "Get the current weather", "Current weather of a place.", "Weather", "Look up the weather.",
+                               "Returns the weather for a city", "Get the current weather for a location.", "Get the current weather for a city"]),
+                   {p: ("string", rng.choice(["", "City name", "The city", "The name of the city", "The city name", "City to look up"]))})
+    unit = None
+    if rng.random() < 0.3:
+        tool["function"]["parameters"]["properties"]["unit"] = {"type": "string", "enum": ["celsius", "fahrenheit"]}
+        unit = rng.choice([None, "celsius", "fahrenheit"])
     city = rng.choice(w.CITIES) if rng.random() < 0.8 else w.pseudo_word(rng, 2, 3).capitalize()
     q = rng.choice(["What is the weather in {}?", "How is the weather in {}?", "Tell me the weather in {}.", "What's the weather like in {}?",
-                    "Weather in {}?", "Is it raining in {}?", "What is the weather in {} today?"]).format(city)
+                    "Weather in {}?", "Is it raining in {}?", "What is the weather in {} today?", "How warm is it in {}?",
+                    "Please check the weather in {}.", "weather {}"]).format(city)
+    if unit:
+        q = f"What is the weather in {city} in {unit}?"
     sky, t = rng.choice(w.WEATHER), rng.randint(-9, 39)
     kind = rng.randrange(4)
     result = [f"{sky}, {t} degrees", json.dumps({"temperature": t, "condition": sky}), sky, f"{sky}, {t}C"][kind]
     answer = f"The weather in {city} is {sky}" + ("." if kind == 2 else f" with {t} degrees.")
-    return tool, q, {p: city}, result, answer
+    return tool, q, {p: city} | ({"unit": unit} if unit else {}), result, answer
 
 
 def clock(rng):
-    p = rng.choice(["city", "city", "location", "timezone"])
-    tool = declare(rng.choice(["get_time", "get_time", "current_time", "get_current_time", "clock"]),
+    p = rng.choice(["city", "city", "location", "timezone", "place", "where"])
+    tool = declare(rng.choice([tool_name(rng, "time"), tool_name(rng, "time"), "clock"]),
                    rng.choice(["Get the time in a city.", "Get the current time", "Current local time of a city."]),
                    {p: ("string", rng.choice(["", "City name", "The city"]))})
     city = rng.choice(w.CITIES)
@@ -48,9 +76,10 @@ def clock(rng):
 
 def calculator(rng):
     name, sign, word = rng.choice([("add", "+", "Add"), ("add", "+", "Add"), ("multiply", "*", "Multiply"), ("subtract", "-", "Subtract")])
+    kind = rng.choice(["integer", "integer", "number"])
     x, y = rng.choice([("a", "b"), ("a", "b"), ("x", "y"), ("first", "second")])
-    tool = declare(rng.choice([name, name + "_numbers"]), rng.choice([f"{word} two numbers.", f"{word} two integers", f"{word} numbers exactly."]),
-                   {x: ("integer", rng.choice(["", "First number"])), y: ("integer", rng.choice(["", "Second number"]))})
+    tool = declare(rng.choice([name, name, name + "_numbers", name + "_integers", "calculator_" + name]), rng.choice([f"{word} two numbers.", f"{word} two integers", f"{word} numbers exactly."]),
+                   {x: (kind, rng.choice(["", "First number"])), y: (kind, rng.choice(["", "Second number"]))})
     a, b = rng.randint(0, 9999), rng.randint(0, 9999)
     if rng.random() < 0.4:
         a, b = rng.randint(0, 99), rng.randint(0, 99)
@@ -80,7 +109,7 @@ def lookup(rng):
         ("meaning", "word", "the meaning of a word", lambda: w.any_word(rng)), ("age", "name", "the age of a person", lambda: w.any_name(rng))])
     snake = thing.replace(" ", "_")
     p = rng.choice([kind, kind, "query", "key"])
-    tool = declare(rng.choice([f"get_{snake}", f"lookup_{snake}", f"find_{snake}", snake, "lookup"]),
+    tool = declare(rng.choice([tool_name(rng, snake), tool_name(rng, snake), tool_name(rng, snake), "lookup"]),
                    rng.choice(["Get ", "Look up ", "Find "]) + what + rng.choice([".", ""]), {p: ("string", "")})
     v = make()
     q = rng.choice(["What is the {t} of {v}?", "Look up the {t} of {v}.", "Find the {t} of {v}.", "Tell me the {t} of {v}."]).format(t=thing, v=v)
@@ -122,10 +151,18 @@ def made_up(rng):
     props, args = {}, {}
     for _ in range(rng.choice([1, 1, 2, 3])):
         key = rng.choice(["id", "name", "value", "code", "size", "text", "kind", "level", "path", "user", w.any_word(rng)])
-        kind = rng.choice(["string", "integer", "boolean"] if rng.random() < 0.3 else ["string", "integer"])
+        kind = rng.choice(["string", "integer", "boolean", "array", "number"] if rng.random() < 0.4 else ["string", "integer"])
         props[key] = (kind, rng.choice(["", "", "The " + key]))
-        args[key] = {"string": lambda: w.any_word(rng), "integer": lambda: rng.randint(0, 9999), "boolean": lambda: rng.random() < 0.5}[kind]()
+        args[key] = {"string": lambda: w.any_word(rng), "integer": lambda: rng.randint(0, 9999), "boolean": lambda: rng.random() < 0.5, "number": lambda: rng.choice([rng.randint(0, 99), rng.randint(1, 999) / 10]),
+                     "array": lambda: [rng.randint(0, 99) for _ in range(rng.randint(1, 4))]}[kind]()
     tool = declare(name, rng.choice([f"{verb.capitalize()} the {noun}.", f"Use this to {verb} a {noun}.", f"{verb.capitalize()} {noun}"]), props)
+    for key, kind in props.items():
+        if kind[0] == "array":
+            tool["function"]["parameters"]["properties"][key]["items"] = {"type": "integer"}
+    if rng.random() < 0.25 and len(args) > 1:  # an optional parameter that nobody sets
+        key = rng.choice(list(args))
+        del args[key]
+        tool["function"]["parameters"]["required"].remove(key)
     spoken = join_and([f"{k} {json.dumps(v) if isinstance(v, bool) else v}" for k, v in args.items()])
     q = rng.choice([f"Call {name} with {spoken}.", f"Use {name} with {spoken}.", f"{verb.capitalize()} the {noun} with {spoken}.",
                     f"Please {verb} the {noun}: {spoken}."])
@@ -149,7 +186,7 @@ def toolbox(rng, tool):
     for _ in range(rng.choice([0, 0, 1, 1, 2, 3])):
         other = pick_use(rng)[0]
         parts = other["function"]["name"].split("_")
-        if not (set(parts) - {"get", "find", "lookup", "current", "set"}) & set(family) and other["function"]["name"] not in seen \
+        if not (set(parts) - {"get", "find", "lookup", "current", "set", "check", "read", "fetch", "query"}) & set(family) and other["function"]["name"] not in seen \
                 and "lookup" not in (other["function"]["name"], tool["function"]["name"]):
             tools.append(other)
             seen.add(other["function"]["name"])
@@ -159,10 +196,10 @@ def toolbox(rng, tool):
 
 def overlaps(tools):
     """Two tools that could answer the same question (a calculator beside `add`) make the right call a guess."""
-    names = " ".join(t["function"]["name"] for t in tools)
+    names = " ".join(t["function"]["name"] for t in tools).lower()
     sums = sum(k in names for k in ("add", "multiply", "subtract", "calc", "evaluate"))
     same = sum(k in names for k in ("weather",)) + names.count("time") + names.count("clock")
-    return sums > 1 or same > 2 or names.count("weather") > 1
+    return sums > 1 or same > 2 or names.count("weather") + names.count("forecast") > 1
 
 
 def boxed(rng):
@@ -183,6 +220,7 @@ def call(rng):
 def two_calls(rng):
     tool, q, args, _, _ = rng.choice([weather, clock])(rng)
     (key, city), name = next(iter(args.items())), tool["function"]["name"]
+    q = q.replace(" in celsius", "").replace(" in fahrenheit", "")
     other = rng.choice([c for c in w.CITIES if c != city])
     q = q.replace(city, f"{city} and {other}")
     return Item("calling a tool", f"call {q}", q, "", json.dumps({"name": name, "arguments": {key: city}}), "tool_call",

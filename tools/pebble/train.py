@@ -267,6 +267,9 @@ def report(decoder, drafter, encoder, args, dtype):
     for skill, question, expected, text in failures[:25]:
         print(f"  wrong [{skill}] {question!r} expected {expected!r} got {text[:160]!r}")
     print(f"  evaluated in {time.time() - begin:.1f} s", flush=True)
+    for lines in (int(n) for n in args.finding.split(",")):
+        share, tokens = generate.finding(decoder, encoder, lines, 12, dtype)
+        print(f"  one line of {lines} ({tokens} tokens) found: {share:.0%}", flush=True)
     if drafter is not None:
         quiet = [i for i, r in enumerate(records) if not r.get("thinking")]
         for offset, name in ((1, "L-1"), (0, "L-2")):
@@ -290,6 +293,7 @@ def main():
     ap.add_argument("--max-steps", type=int, default=10 ** 9)
     ap.add_argument("--max-new", type=int, default=320)
     ap.add_argument("--eval-every", type=int, default=1, help="evaluate every n-th item only")
+    ap.add_argument("--finding", default="75,150,300,600,1200", help="numbers of lines to search through")
     ap.add_argument("--scratch", default="/tmp/pebble-rows")
     args = ap.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -330,7 +334,8 @@ def main():
         p.terminate()
     decoder.block, decoder.inputs, decoder.norm_fn = m.block, m.inputs, m.rms  # eager: shapes vary from here on
     drafter.block, drafter.norm_fn = m.block, m.rms
-    report(decoder, drafter if args.drafter_minutes > 0 else None, encoder, args, dtype)
+    with torch.no_grad():
+        report(decoder, drafter if args.drafter_minutes > 0 else None, encoder, args, dtype)
 
 
 if __name__ == "__main__":
