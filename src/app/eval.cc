@@ -13,8 +13,9 @@
 #include <mutex>
 
 #include "app/command.h"
-#include "app/model_source.h"
+#include "app/model/load_model.h"
 #include "io/json.h"
+#include "text/prompt_ids.h"
 #include "text/reply_parser.h"
 
 namespace lapidary {
@@ -24,7 +25,8 @@ namespace {
 constexpr size_t kMaxInFlight = 256;
 
 struct EvalFlags {
-  std::string file, model;
+  std::string file;
+  ModelFlags model;
   int max_tokens = 512, num_threads = 0;
   bool json_output = false;
 };
@@ -351,20 +353,15 @@ void PrintJson(const Scores& scores, double seconds) {
 }
 
 int RunEval(const EvalFlags& flags) {
-  const std::filesystem::path dir = FindModel(flags.model);
-  const Tokenizer tokenizer = OrThrow(Tokenizer::Load(dir));
-  std::unique_ptr<Checkpoint> target = OrThrow(LoadCheckpoint(dir, {}));
-  if (target->config.is_drafter)
-    throw StartupError(fmt::format("{} is an assistant, not a model", dir.string()));
-  const GenerationConfig generation = OrThrow(ReadGenerationConfig(dir, target->config.vocab_size));
-  const std::vector<Item> items =
-      ItemReader(flags.file, ChooseTemplate(dir, target->config).revision, tokenizer).ReadAll();
+  LoadedModel model = LoadModel(flags.model);
+  const Tokenizer& tokenizer = NeedTokenizer(model);
+  const std::vector<Item> items = ItemReader(flags.file, model.chat.revision, tokenizer).ReadAll();
 
   EngineOptions options;
   options.num_threads = flags.num_threads;
-  options = WithModelIds(options, target->config, generation, &tokenizer);
+  options = WithModel(options, flags.model, model);
   FinishedQueue queue;
-  Engine engine(std::move(target), nullptr, options);
+  Engine engine(std::move(model.target), std::move(model.drafter), options);
   const auto start = std::chrono::steady_clock::now();
   const Scores scores = AskAll(engine, queue, tokenizer, flags, items);
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
@@ -378,8 +375,8 @@ int RunEval(const EvalFlags& flags) {
 std::function<int()> SetUpEval(CLI::App& app) {
   auto f = std::make_shared<EvalFlags>();
   app.add_option("file", f->file, "items, one JSON object a line")->required();
-  app.add_option("--model,--model-path", f->model,
-                 "checkpoint folder (default: the shipped pebble)");
+  AddModelFlags(app, f->model);
+  AddLoadFlags(app, f->model);
   app.add_option("--max-tokens,--max-new-tokens", f->max_tokens, "tokens to generate an item")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();

@@ -94,8 +94,6 @@ const std::vector<Row>& Table() {
       // Drafts.
       {"--speculative-config", kV, kUnbuilt},
       {"--speculative-algorithm", kS, kUnbuilt},
-      {"--speculative-draft-model-path", kS, kUnbuilt},
-      {"--speculative-num-steps", kS, kFixed, 1, {"0"}},
       {"--speculative-num-draft-tokens", kS, kUnbuilt},
       {"--speculative-eagle-topk", kS, kFixed, 1, {"1"}},
       // Media.
@@ -121,7 +119,6 @@ const std::vector<Row>& Table() {
       {"--revision", kBoth, kUnbuilt},
       {"--tokenizer", kV, kUnbuilt},
       {"--tokenizer-path", kS, kUnbuilt},
-      {"--download-dir", kBoth, kUnbuilt},
       {"--skip-tokenizer-init", kBoth, kUnbuilt},
       {"--admin-api-key", kS, kUnbuilt},
       {"--uvicorn-log-level", kV, kIgnore, 1},

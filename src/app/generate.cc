@@ -8,16 +8,18 @@
 #include <mutex>
 
 #include "app/command.h"
-#include "app/model_source.h"
+#include "app/model/load_model.h"
 #include "io/json.h"
+#include "text/prompt_ids.h"
 
 namespace lapidary {
 namespace {
 
 struct GenerateFlags {
-  std::string model, prompt, prompt_ids, load_format = "auto";
+  ModelFlags model;
+  std::string prompt, prompt_ids;
   bool chat = false, thinking = false, ignore_eos = false, json_output = false;
-  int max_tokens = 128, num_threads = 0, num_drafts = 0, max_model_len = 0;
+  int max_tokens = 128, num_threads = 0, max_model_len = 0;
   std::optional<float> temperature;
   uint64_t seed = 0;
 };
@@ -43,21 +45,21 @@ std::vector<int32_t> ParseIds(const std::string& text, int vocab_size) {
   return ids;
 }
 
-std::vector<int32_t> MakePrompt(const GenerateFlags& flags, const std::filesystem::path& dir,
-                                const ModelConfig& config, const Tokenizer* tokenizer) {
-  if (!flags.prompt_ids.empty()) return ParseIds(flags.prompt_ids, config.vocab_size);
-  if (tokenizer == nullptr)
+std::vector<int32_t> MakePrompt(const GenerateFlags& flags, const LoadedModel& model) {
+  if (!flags.prompt_ids.empty()) return ParseIds(flags.prompt_ids, model.target->config.vocab_size);
+  if (model.tokenizer == nullptr)
     throw StartupError(
-        fmt::format("{} has no tokenizer.json; give --prompt-token-ids", dir.string()));
+        fmt::format("{} has no tokenizer.json; give --prompt-token-ids", model.dir.string()));
+  const Tokenizer& tokenizer = *model.tokenizer;
   if (flags.chat) {
     const json::array messages = {{{"role", "user"}, {"content", flags.prompt}}};
     RenderOptions options;
     options.enable_thinking = flags.thinking;
-    return EncodePrompt(*tokenizer, OrThrow(RenderChat(ChooseTemplate(dir, config).revision,
-                                                       messages, nullptr, options)));
+    return EncodePrompt(tokenizer,
+                        OrThrow(RenderChat(model.chat.revision, messages, nullptr, options)));
   }
-  std::vector<int32_t> ids = tokenizer->Encode(flags.prompt);
-  const auto bos = tokenizer->Find("<bos>");
+  std::vector<int32_t> ids = tokenizer.Encode(flags.prompt);
+  const auto bos = tokenizer.Find("<bos>");
   if (bos && (ids.empty() || ids[0] != *bos)) ids.insert(ids.begin(), *bos);
   return ids;
 }
@@ -126,32 +128,16 @@ const char* FinishName(FinishReason finish) {
 }
 
 int RunGenerate(const GenerateFlags& flags) {
-  if (flags.num_drafts != 0) {
-    fmt::print(stderr, "lapidary: --speculative-num-steps {} is not built yet; 0 is\n",
-               flags.num_drafts);
-    return kExitUsage;
-  }
   const auto start = Clock::now();
-  const std::filesystem::path dir = FindModel(flags.model);
-  std::unique_ptr<Checkpoint> target =
-      flags.load_format == "dummy" ? OrThrow(MakeDummyCheckpoint(dir, AvailableMemoryBytes()))
-                                   : OrThrow(LoadCheckpoint(dir, {}));
-  if (target->config.is_drafter)
-    throw StartupError(fmt::format("{} is an assistant, not a model", dir.string()));
-  const GenerationConfig generation = OrThrow(ReadGenerationConfig(dir, target->config.vocab_size));
-  std::optional<Tokenizer> tokenizer;
-  std::error_code code;
-  if (std::filesystem::exists(dir / "tokenizer.json", code))
-    tokenizer = OrThrow(Tokenizer::Load(dir));
-  const Tokenizer* text = tokenizer ? &*tokenizer : nullptr;
+  LoadedModel model = LoadModel(flags.model);
 
   Request request;
   request.id = 1;
-  request.prompt = MakePrompt(flags, dir, target->config, text);
+  request.prompt = MakePrompt(flags, model);
   request.max_tokens = flags.max_tokens;
-  request.sampling.temperature = flags.temperature.value_or(generation.temperature);
-  request.sampling.top_k = generation.top_k;
-  request.sampling.top_p = generation.top_p;
+  request.sampling.temperature = flags.temperature.value_or(model.generation.temperature);
+  request.sampling.top_k = model.generation.top_k;
+  request.sampling.top_p = model.generation.top_p;
   request.sampling.seed = flags.seed;
   request.sampling.ignore_eos = flags.ignore_eos;
   const auto prompt_tokens = request.prompt.size();
@@ -160,10 +146,10 @@ int RunGenerate(const GenerateFlags& flags) {
   options.max_running_requests = 1;
   options.num_threads = flags.num_threads;
   options.max_model_len = flags.max_model_len;
-  options = WithModelIds(options, target->config, generation, text);
-  Engine engine(std::move(target), nullptr, options);
+  options = WithModel(options, flags.model, model);
+  Engine engine(std::move(model.target), std::move(model.drafter), options);
   const double load_seconds = Since(start);
-  Reply reply(text, !flags.json_output);
+  Reply reply(model.tokenizer.get(), !flags.json_output);
   const auto submitted = Clock::now();
   OrThrow(engine.Submit(std::move(request), reply.Sink()));
   reply.Wait();
@@ -187,8 +173,8 @@ int RunGenerate(const GenerateFlags& flags) {
 
 std::function<int()> SetUpGenerate(CLI::App& app) {
   auto f = std::make_shared<GenerateFlags>();
-  app.add_option("--model,--model-path", f->model,
-                 "checkpoint folder (default: the shipped pebble)");
+  AddModelFlags(app, f->model);
+  AddLoadFlags(app, f->model);
   auto* prompt = app.add_option("--prompt", f->prompt, "raw text after <bos>");
   auto* ids =
       app.add_option("--prompt-token-ids", f->prompt_ids, "JSON array of ids instead of a text");
@@ -202,11 +188,8 @@ std::function<int()> SetUpGenerate(CLI::App& app) {
       ->check(CLI::Range(0.0f, 100.0f));
   app.add_option("--seed,--random-seed", f->seed, "of the random numbers")->capture_default_str();
   app.add_flag("--ignore-eos", f->ignore_eos, "go on after an end token");
-  app.add_option("--speculative-num-steps", f->num_drafts, "drafts a burst")->capture_default_str();
   app.add_option("--max-model-len,--context-length", f->max_model_len,
                  "context (0: the model's, or what fits)");
-  app.add_option("--load-format", f->load_format, "auto, or dummy: random weights from config.json")
-      ->check(CLI::IsMember({"auto", "dummy"}));
   app.add_option("--num-threads", f->num_threads, "0: all cores")->check(CLI::Range(0, 1024));
   app.add_flag("--json", f->json_output, "print one JSON object and nothing else");
   return [f] {

@@ -4,7 +4,8 @@
 #include <algorithm>
 
 #include "app/command.h"
-#include "app/model_source.h"
+#include "app/model/find_model.h"
+#include "app/model/load_model.h"
 #include "engine/scheduler.h"
 #include "kv/layout.h"
 #include "model/gemma4.h"

@@ -7,7 +7,9 @@
 #include <thread>
 
 #include "app/command.h"
-#include "app/model_source.h"
+#include "app/model/engine_adapter.h"
+#include "app/model/find_model.h"
+#include "app/model/load_model.h"
 #include "base/log.h"
 #include "server/api_server.h"
 
@@ -16,41 +18,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long the engine may be silent while it has work: a step of the CPU backend on a large model
-// takes seconds.
-constexpr int64_t kStallMs = 30'000;
-
 struct ServeFlags {
-  std::string model, positional_model, draft_model, load_format = "auto", log_level = "info";
+  ModelFlags model;
+  std::string positional_model;
   ApiOptions api;
   EngineOptions engine;
   int drain_timeout_s = 25;
-};
-
-// The engine as the server sees it.
-class EngineAdapter : public TokenEngine {
- public:
-  EngineAdapter(std::unique_ptr<Checkpoint> target, const EngineOptions& options)
-      : engine_(std::move(target), nullptr, options) {}
-  Status Submit(Request request, TokenSink sink) override {
-    return engine_.Submit(std::move(request), std::move(sink));
-  }
-  void Cancel(uint64_t request_id) override { engine_.Cancel(request_id); }
-  void CancelChoice(uint64_t request_id, int choice) override {
-    engine_.CancelChoice(request_id, choice);
-  }
-  int vocab_size() const override { return engine_.config().vocab_size; }
-  int max_model_len() const override { return engine_.max_model_len(); }
-  bool MakesProgress() const override {
-    const EngineStats stats = engine_.stats();
-    const int64_t now =
-        std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch())
-            .count();
-    return stats.num_running + stats.num_queued == 0 || now - stats.last_progress_ms < kStallMs;
-  }
-
- private:
-  Engine engine_;
 };
 
 ApiServer* failing_server = nullptr;
@@ -61,28 +34,28 @@ void FailStop(const std::string&) {
   std::this_thread::sleep_for(std::chrono::seconds(1));
 }
 
-std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags,
-                                           const std::filesystem::path& dir) {
-  auto target = flags.load_format == "dummy"
-                    ? OrThrow(MakeDummyCheckpoint(dir, AvailableMemoryBytes()))
-                    : OrThrow(LoadCheckpoint(dir, {}));
-  const ModelConfig config = target->config;
-  if (config.is_drafter)
-    throw StartupError(
-        fmt::format("{} is an assistant; give the model it belongs to", dir.string()));
-  const GenerationConfig generation = OrThrow(ReadGenerationConfig(dir, config.vocab_size));
-  auto tokenizer = std::make_shared<const Tokenizer>(OrThrow(Tokenizer::Load(dir)));
-  const TemplateChoice chat = ChooseTemplate(dir, config);
-  const EngineOptions options = WithModelIds(flags.engine, config, generation, tokenizer.get());
-  auto engine = std::make_shared<EngineAdapter>(std::move(target), options);
-  fmt::print(stderr, "model   {}   {} layers, window {}, context {}\n", dir.filename().string(),
-             config.num_layers(), config.window, engine->max_model_len());
-  fmt::print(stderr, "chat    {}\n", chat.reason);
-  auto backend = std::make_shared<Backend>();
-  backend->engine = engine;
-  backend->tokenizer = tokenizer;
-  backend->defaults = {generation.temperature, generation.top_k, generation.top_p};
-  backend->chat_template = chat.revision;
+// What a client may call the model: the folder's name and what --model says.
+std::vector<std::string> ServedNames(const ModelFlags& flags) {
+  if (flags.model.empty()) return {"pebble"};
+  std::error_code code;
+  if (!std::filesystem::is_directory(flags.model, code)) return {flags.model};
+  std::filesystem::path dir = std::filesystem::absolute(flags.model, code).lexically_normal();
+  if (!dir.has_filename()) dir = dir.parent_path();
+  if (dir.filename() == flags.model) return {flags.model};
+  return {dir.filename().string(), flags.model};
+}
+
+std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags) {
+  LoadedModel model = LoadModel(flags.model);
+  NeedTokenizer(model);
+  const ModelConfig config = model.target->config;
+  auto backend = MakeBackend(model, WithModel(flags.engine, flags.model, model));
+  fmt::print(stderr, "model   {}   {} layers, window {}, context {}\n",
+             model.dir.filename().string(), config.num_layers(), config.window,
+             backend->engine->max_model_len());
+  fmt::print(stderr, "draft   {}   {} drafts a burst  [--speculative-num-steps]\n",
+             model.drafter_reason, flags.model.num_drafts);
+  fmt::print(stderr, "chat    {}\n", model.chat.reason);
   return backend;
 }
 
@@ -107,18 +80,15 @@ int RunServe(ServeFlags flags) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
-  const std::filesystem::path dir =
-      FindModel(flags.model.empty() ? flags.positional_model : flags.model);
-  if (flags.api.served_names.empty())
-    flags.api.served_names = {
-        flags.model.empty() && flags.positional_model.empty() ? "pebble" : dir.filename().string()};
+  if (flags.model.model.empty()) flags.model.model = flags.positional_model;
+  if (flags.api.served_names.empty()) flags.api.served_names = ServedNames(flags.model);
   flags.api.version = LAPIDARY_VERSION;
   ApiServer server(flags.api);
   failing_server = &server;
   SetCheckFailureHandler(FailStop);
   fmt::print(stderr, "lapidary {}   http://{}:{} (loading)\n", LAPIDARY_VERSION, flags.api.host,
              server.port());
-  server.Attach(LoadBackend(flags, dir));
+  server.Attach(LoadBackend(flags));
   fmt::print(stderr, "ready   in {:.2f} s\n",
              std::chrono::duration<double>(Clock::now() - start).count());
 
@@ -134,7 +104,8 @@ std::function<int()> SetUpServe(CLI::App& app) {
   auto f = std::make_shared<ServeFlags>();
   f->api.served_names.clear();
   app.add_option("MODEL", f->positional_model, "checkpoint folder (default: the shipped pebble)");
-  app.add_option("--model,--model-path", f->model, "the same as a flag");
+  AddModelFlags(app, f->model);
+  AddLoadFlags(app, f->model);
   app.add_option("--host", f->api.host, "address")->capture_default_str();
   app.add_option("--port", f->api.port, "0: any free port")
       ->check(CLI::Range(0, 65535))
@@ -157,8 +128,6 @@ std::function<int()> SetUpServe(CLI::App& app) {
                "YOCO prefill");
   app.add_option("--num-threads", f->engine.num_threads, "0: all cores")
       ->check(CLI::Range(0, 1024));
-  app.add_option("--load-format", f->load_format, "auto, or dummy: random weights")
-      ->check(CLI::IsMember({"auto", "dummy"}));
   app.add_option("--drain-timeout,--shutdown-timeout", f->drain_timeout_s,
                  "seconds to finish after SIGTERM")
       ->capture_default_str();

@@ -8,7 +8,8 @@
 #include "app/verify.h"
 
 #include "app/golden_check.h"
-#include "app/model_source.h"
+#include "app/model/find_model.h"
+#include "app/model/load_model.h"
 #include "io/safetensors.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -57,7 +58,7 @@ int RunVerify(const VerifyFlags& flags) {
   if (!flags.draft_model.empty())
     draft_dir = flags.draft_model;
   else
-    draft_dir = FindAssistant(flags.model);
+    draft_dir = FindDrafter(flags.model, target->config).dir;
   std::unique_ptr<Checkpoint> drafter;
   if (draft_dir) {
     drafter = OrThrow(LoadCheckpoint(*draft_dir, {}));

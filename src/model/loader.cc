@@ -336,16 +336,4 @@ Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const fs::path& model_dir,
   return std::unique_ptr<Checkpoint>(std::move(checkpoint));
 }
 
-std::optional<fs::path> FindAssistant(const fs::path& model_dir) {
-  std::error_code code;
-  fs::path full = fs::absolute(model_dir, code).lexically_normal();
-  if (code) return std::nullopt;
-  if (!full.has_filename()) full = full.parent_path();
-  const fs::path assistant = full.string() + "-assistant";
-  if (!fs::exists(assistant / "config.json", code)) return std::nullopt;
-  const auto config = ReadModelConfig(assistant);
-  if (!config.ok() || !config.value().is_drafter) return std::nullopt;
-  return assistant;
-}
-
 }  // namespace lapidary

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <optional>
 
 #include "base/result.h"
 #include "model/config.h"
@@ -44,10 +43,6 @@ Result<std::unique_ptr<Checkpoint>> MakeDummyCheckpoint(const std::filesystem::p
 // Bytes of all weights that the text model (or drafter) uses, from its config alone, with every
 // product checked. Used by `plan`, by the dummy loader and by the memory formula.
 uint64_t WeightBytes(const ModelConfig& config);
-
-// The assistant that belongs to a target folder: `<dir>-assistant` beside it, known by its
-// architecture. Or nothing.
-std::optional<std::filesystem::path> FindAssistant(const std::filesystem::path& model_dir);
 
 }  // namespace lapidary
 

@@ -195,14 +195,6 @@ TEST(RealConfigs, DraftersFitTheirModelsOnly) {
   }
 }
 
-TEST(RealConfigs, AssistantIsFoundBesideTheModel) {
-  const auto found = FindAssistant(kConfigs / "gemma-4-E2B-it/");
-  ASSERT_TRUE(found);
-  EXPECT_EQ(found->filename(), "gemma-4-E2B-it-assistant");
-  EXPECT_FALSE(FindAssistant(kConfigs / "gemma-4-E2B-it-assistant"));
-  EXPECT_FALSE(FindAssistant(kConfigs / "gemma-4-12B-it"));  // its assistant is refused too
-}
-
 TEST(RealConfigs, GenerationConfig) {
   const GenerationConfig g = ReadGenerationConfig(kConfigs / "gemma-4-E2B-it", 262144).value();
   EXPECT_THAT(g.eos_ids, ::testing::ElementsAre(1, 106, 50));

@@ -14,58 +14,12 @@
 #include <thread>
 
 #include "server/openai/schema.h"
+#include "tests/server/scripted_engine.h"
 
 namespace lapidary {
 namespace {
 
 using boost::asio::ip::tcp;
-
-class ScriptedEngine : public TokenEngine {
- public:
-  explicit ScriptedEngine(int vocab_size) : vocab_size_(vocab_size) {}
-  Status Submit(Request request, TokenSink sink) override {
-    if (request.sampling.ignore_eos) {  // runs until cancelled
-      const std::lock_guard lock(mutex_);
-      sinks_[request.id] = std::move(sink);
-      return Ok{};
-    }
-    for (size_t i = 0; i < script.size(); ++i) {
-      TokenEvent event;
-      event.tokens = {script[i]};
-      if (i + 1 == script.size()) event.finish = FinishReason::kStop;
-      sink(std::move(event));
-    }
-    if (!script.empty()) return Ok{};
-    for (int choice = 0; choice < request.num_choices; ++choice)
-      for (size_t i = 1; i < request.prompt.size(); ++i) {
-        TokenEvent event;
-        event.choice = choice;
-        event.tokens = {request.prompt[i]};
-        const bool last =
-            i + 1 == request.prompt.size() || i >= static_cast<size_t>(request.max_tokens);
-        if (last) event.finish = FinishReason::kLength;
-        sink(std::move(event));
-        if (last) break;
-      }
-    return Ok{};
-  }
-  void Cancel(uint64_t id) override {
-    const std::lock_guard lock(mutex_);
-    sinks_.erase(id);
-    ++num_cancelled;
-  }
-  void CancelChoice(uint64_t, int) override {}
-  int vocab_size() const override { return vocab_size_; }
-  int max_model_len() const override { return 4096; }
-  bool MakesProgress() const override { return true; }
-  std::atomic<int> num_cancelled{0};
-  std::vector<int32_t> script;  // the reply to any request, if not empty; set before the request
-
- private:
-  std::mutex mutex_;
-  std::map<uint64_t, TokenSink> sinks_;  // guarded by mutex_
-  int vocab_size_;
-};
 
 class ApiServerTest : public ::testing::Test {
  protected:

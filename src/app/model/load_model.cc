@@ -1,0 +1,135 @@
+#include "app/model/load_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "app/model/find_model.h"
+#include "io/mapped_file.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxTemplateBytes = 4 << 20;
+
+std::unique_ptr<Checkpoint> LoadDrafter(const ModelFlags& flags, const fs::path& dir,
+                                        const ModelConfig& target) {
+  auto drafter = flags.load_format == "dummy"
+                     ? OrThrow(MakeDummyCheckpoint(dir, AvailableMemoryBytes()))
+                     : OrThrow(LoadCheckpoint(dir, {}));
+  if (!drafter->config.is_drafter)
+    throw StartupError(fmt::format("--draft-model {} is not an assistant", dir.string()));
+  OrThrow(CheckDrafterFits(target, drafter->config));
+  return drafter;
+}
+
+void ChooseDrafter(const ModelFlags& flags, LoadedModel& model) {
+  DrafterChoice choice;
+  if (flags.draft_model.empty()) {
+    choice = FindDrafter(model.dir, model.target->config, flags.HubDir());
+  } else {
+    choice = {FindModel(flags.draft_model, flags.HubDir()), "--draft-model"};
+  }
+  model.drafter_reason = choice.reason;
+  // A drafter that was named is checked even when it is not used.
+  if (choice.dir && (flags.num_drafts != 0 || !flags.draft_model.empty()))
+    model.drafter = LoadDrafter(flags, *choice.dir, model.target->config);
+  if (choice.dir)
+    model.drafter_reason = fmt::format("{}, {}", choice.dir->filename().string(), choice.reason);
+  if (flags.num_drafts != 0 && model.drafter == nullptr)
+    throw StartupError(fmt::format("--speculative-num-steps {} needs a drafter: {}",
+                                   flags.num_drafts, choice.reason));
+}
+
+}  // namespace
+
+uint64_t AvailableMemoryBytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string key, unit;
+  uint64_t kib = 0;
+  while (file >> key >> kib && std::getline(file, unit))
+    if (key == "MemAvailable:") return kib * 1024;
+  throw StartupError("cannot read MemAvailable of /proc/meminfo");
+}
+
+TemplateChoice ChooseTemplate(const fs::path& model_dir, const ModelConfig& config) {
+  const TemplateRevision nearest = DefaultTemplate(config.ple_width > 0);
+  std::error_code code;
+  const fs::path path = model_dir / "chat_template.jinja";
+  if (!fs::exists(path, code))
+    return {nearest, fmt::format("no chat_template.jinja, using {}", TemplateName(nearest))};
+  const auto text = ReadFile(path, kMaxTemplateBytes);
+  if (text.ok())
+    if (const auto known = RecogniseTemplate(text.value()))
+      return {*known, fmt::format("chat_template.jinja is {}", TemplateName(*known))};
+  return {nearest, fmt::format("chat_template.jinja is not known, using the nearest: {}",
+                               TemplateName(nearest))};
+}
+
+fs::path ModelFlags::HubDir() const {
+  return hub_dir.empty() ? DefaultHubDir() : fs::path(hub_dir);
+}
+
+void AddModelFlags(CLI::App& app, ModelFlags& flags) {
+  app.add_option("--model,-m,--model-path", flags.model,
+                 "checkpoint folder, or org/name in the Hub cache (default: the shipped pebble)");
+  app.add_option("--draft-model,--speculative-draft-model-path", flags.draft_model,
+                 "the same of the drafter (default: MODEL-assistant)");
+  app.add_option("--download-dir", flags.hub_dir, "the Hub cache (default: the Hub's own place)");
+}
+
+void AddLoadFlags(CLI::App& app, ModelFlags& flags) {
+  app.add_option("--speculative-num-steps", flags.num_drafts, "drafts a burst")
+      ->check(CLI::Range(0, 8))
+      ->capture_default_str();
+  app.add_option("--load-format", flags.load_format, "auto, or dummy: random weights")
+      ->check(CLI::IsMember({"auto", "dummy"}));
+}
+
+LoadedModel LoadModel(const ModelFlags& flags, const LoadOptions& options) {
+  LoadedModel model;
+  model.dir = FindModel(flags.model, flags.HubDir());
+  model.target = flags.load_format == "dummy"
+                     ? OrThrow(MakeDummyCheckpoint(model.dir, AvailableMemoryBytes()))
+                     : OrThrow(LoadCheckpoint(model.dir, options));
+  const ModelConfig& config = model.target->config;
+  if (config.is_drafter)
+    throw StartupError(
+        fmt::format("{} is an assistant; give the model it belongs to", model.dir.string()));
+  model.generation = OrThrow(ReadGenerationConfig(model.dir, config.vocab_size));
+  std::error_code code;
+  if (fs::exists(model.dir / "tokenizer.json", code))
+    model.tokenizer = std::make_shared<const Tokenizer>(OrThrow(Tokenizer::Load(model.dir)));
+  model.chat = ChooseTemplate(model.dir, config);
+  ChooseDrafter(flags, model);
+  return model;
+}
+
+EngineOptions WithModel(EngineOptions options, const ModelFlags& flags, const LoadedModel& model) {
+  const ModelConfig& config = model.target->config;
+  std::vector<int32_t>& ends = options.end_ids;
+  const auto add = [&](int32_t id) {
+    if (id < config.vocab_size && std::find(ends.begin(), ends.end(), id) == ends.end())
+      ends.push_back(id);
+  };
+  for (const int id : model.generation.eos_ids) add(id);
+  for (const int id : config.eos_ids) add(id);
+  if (model.tokenizer != nullptr)
+    for (const char* content : {"<eos>", "<turn|>", "<|tool_response>"})
+      if (const auto id = model.tokenizer->Find(content)) add(*id);
+  options.suppress_ids.assign(model.generation.suppress_ids.begin(),
+                              model.generation.suppress_ids.end());
+  options.num_draft_tokens = flags.num_drafts;
+  return options;
+}
+
+const Tokenizer& NeedTokenizer(const LoadedModel& model) {
+  if (model.tokenizer == nullptr)
+    throw StartupError(fmt::format("{} has no tokenizer.json", model.dir.string()));
+  return *model.tokenizer;
+}
+
+}  // namespace lapidary

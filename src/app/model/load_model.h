@@ -1,0 +1,66 @@
+// LoadModel: a model folder, its drafter and everything a text command needs beside the weights.
+#ifndef LAPIDARY_APP_MODEL_LOAD_MODEL_H_
+#define LAPIDARY_APP_MODEL_LOAD_MODEL_H_
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "engine/engine.h"
+#include "model/config.h"
+#include "model/loader.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace lapidary {
+
+// Which chat template a folder asks for: its own if known, else the nearest, and a sentence about
+// it.
+struct TemplateChoice {
+  TemplateRevision revision = TemplateRevision::kEdge;
+  std::string reason;
+};
+TemplateChoice ChooseTemplate(const std::filesystem::path& model_dir, const ModelConfig& config);
+
+// The flags by which every command names its model.
+struct ModelFlags {
+  std::string model, draft_model, hub_dir, load_format = "auto";
+  int num_drafts = 0;  // a burst; 0: no speculation
+  std::filesystem::path HubDir() const;
+};
+void AddModelFlags(CLI::App& app, ModelFlags& flags);  // which folders
+void AddLoadFlags(CLI::App& app, ModelFlags& flags);   // what is made of them
+
+struct LoadedModel {
+  std::filesystem::path dir;
+  std::unique_ptr<Checkpoint> target;
+  std::unique_ptr<Checkpoint> drafter;  // null unless drafts are asked for
+  std::string drafter_reason;           // a clause: where it is, or why there is none
+  GenerationConfig generation;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null when the folder has none
+  TemplateChoice chat;
+};
+
+// Throws StartupError. `options.progress` sees the target's bytes.
+LoadedModel LoadModel(const ModelFlags& flags, const LoadOptions& options = {});
+
+// The end ids of generation_config.json, of config.json, and those of <eos>, <turn|> and
+// <|tool_response> by content; the suppressed ids; the drafts a burst.
+EngineOptions WithModel(EngineOptions options, const ModelFlags& flags, const LoadedModel& model);
+
+// The tokenizer, for commands that cannot do without one. Throws StartupError.
+const Tokenizer& NeedTokenizer(const LoadedModel& model);
+
+// MemAvailable of this machine.
+uint64_t AvailableMemoryBytes();
+
+template <typename T>
+T OrThrow(Result<T> result) {
+  if (!result.ok()) throw StartupError(result.error().message);
+  return std::move(result).value();
+}
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_APP_MODEL_LOAD_MODEL_H_

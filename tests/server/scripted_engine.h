@@ -1,0 +1,69 @@
+// ScriptedEngine: answers with a script, or with the prompt's own tokens.
+#ifndef LAPIDARY_TESTS_SERVER_SCRIPTED_ENGINE_H_
+#define LAPIDARY_TESTS_SERVER_SCRIPTED_ENGINE_H_
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "server/token_engine.h"
+
+namespace lapidary {
+
+class ScriptedEngine : public TokenEngine {
+ public:
+  explicit ScriptedEngine(int vocab_size) : vocab_size_(vocab_size) {}
+  Status Submit(Request request, TokenSink sink) override {
+    if (request.sampling.ignore_eos) {  // runs until cancelled
+      const std::lock_guard lock(mutex_);
+      sinks_[request.id] = std::move(sink);
+      return Ok{};
+    }
+    for (size_t i = 0; i < script.size(); ++i) {
+      TokenEvent event;
+      event.tokens = {script[i]};
+      if (i + 1 == script.size() && !endless) event.finish = FinishReason::kStop;
+      sink(std::move(event));
+    }
+    if (endless) {
+      const std::lock_guard lock(mutex_);
+      sinks_[request.id] = std::move(sink);
+    }
+    if (!script.empty()) return Ok{};
+    for (int choice = 0; choice < request.num_choices; ++choice)
+      for (size_t i = 1; i < request.prompt.size(); ++i) {
+        TokenEvent event;
+        event.choice = choice;
+        event.tokens = {request.prompt[i]};
+        const bool last =
+            i + 1 == request.prompt.size() || i >= static_cast<size_t>(request.max_tokens);
+        if (last) event.finish = FinishReason::kLength;
+        sink(std::move(event));
+        if (last) break;
+      }
+    return Ok{};
+  }
+  void Cancel(uint64_t id) override {
+    const std::lock_guard lock(mutex_);
+    sinks_.erase(id);
+    ++num_cancelled;
+  }
+  void CancelChoice(uint64_t, int) override {}
+  int vocab_size() const override { return vocab_size_; }
+  int max_model_len() const override { return 4096; }
+  bool MakesProgress() const override { return true; }
+  std::atomic<int> num_cancelled{0};
+  std::vector<int32_t> script;  // the reply to any request, if not empty; set before the request
+  bool endless = false;         // after the script the reply goes on in silence until cancelled
+
+ private:
+  std::mutex mutex_;
+  std::map<uint64_t, TokenSink> sinks_;  // guarded by mutex_
+  int vocab_size_;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TESTS_SERVER_SCRIPTED_ENGINE_H_
