@@ -11,9 +11,9 @@
 namespace lapidary {
 namespace {
 
-const Command* const kCommands[] = {&kServeCommand,  &kChatCommand,     &kGenerateCommand,
-                                    &kRenderCommand, &kTokenizeCommand, &kVerifyCommand,
-                                    &kEvalCommand,   &kPlanCommand,     &kVersionCommand};
+const Command* const kCommands[] = {
+    &kServeCommand,  &kChatCommand, &kGenerateCommand, &kRenderCommand, &kTokenizeCommand,
+    &kVerifyCommand, &kEvalCommand, &kPlanCommand,     &kCheckCommand,  &kVersionCommand};
 
 std::set<std::string> SpellingsOf(const CLI::App& app) {
   std::set<std::string> spellings;
