@@ -283,9 +283,12 @@ Result<Request> MakeChatRequest(const json::object& fields, const Backend& backe
   if (!messages.ok()) return messages.error();
   const Result<RenderOptions> options = ReadRenderOptions(fields);
   if (!options.ok()) return options.error();
+  // "none" promises that nothing is called: the model is not told of the tools and cannot begin a
+  // call.
+  const bool may_call = !fields.contains("tool_choice") || fields.at("tool_choice") != "none";
   const json::value* tools = fields.if_contains("tools");
   const json::array* tool_list =
-      tools == nullptr || tools->get_array().empty() ? nullptr : &tools->get_array();
+      !may_call || tools == nullptr || tools->get_array().empty() ? nullptr : &tools->get_array();
   auto pieces = RenderChat(backend.chat_template, messages.value(), tool_list, options.value());
   if (!pieces.ok()) {
     Error error = pieces.error();
@@ -295,8 +298,7 @@ Result<Request> MakeChatRequest(const json::object& fields, const Backend& backe
   chat.start_in_thought = EndsInThought(pieces.value());
   chat.include_reasoning = Bool(fields, "include_reasoning", true);
   chat.parallel_calls = Bool(fields, "parallel_tool_calls", true);
-  if (fields.if_contains("tool_choice") == nullptr || fields.at("tool_choice") != "none")
-    chat.tools = DeclaredTools::Of(tool_list);
+  chat.tools = DeclaredTools::Of(tool_list);
   Request request;
   request.prompt = EncodePrompt(*backend.tokenizer, pieces.value());
   const int context = backend.engine->max_model_len();
@@ -305,6 +307,8 @@ Result<Request> MakeChatRequest(const json::object& fields, const Backend& backe
                              request.prompt.size(), context),
                  "messages", "context_length_exceeded"};
   request.sampling = Sampling(fields, backend);
+  if (const auto call_open = ReplyTokens::Of(*backend.tokenizer).call_open; call_open && !may_call)
+    request.sampling.bad_words.push_back({*call_open});
   request.sampling.num_logprobs = form.num_logprobs;
   request.num_choices = form.n;
   const double room = context - static_cast<double>(request.prompt.size());

@@ -253,10 +253,9 @@ Result<CheckedFields> CheckFields(const json::object& body, unsigned endpoint,
       continue;
     }
     if (value.is_null()) continue;
-    if (std::optional<Error> error = checker.Check(*field, value)) {
-      error->param = std::string(name);
-      return *error;
-    }
+    Field spelled = *field;  // errors name the field as the request does
+    spelled.name = name;
+    if (std::optional<Error> error = checker.Check(spelled, value)) return *error;
     if (field->name == name || !checked.values.contains(field->name))
       checked.values[field->name] = value;
   }
