@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "tests/support/rounds.h"
+
 namespace lapidary {
 namespace {
 
@@ -16,7 +18,8 @@ TEST(Scheduler, RandomLife) {
   std::mt19937 rng(1);
   SequenceId next = 1;
   int64_t finished = 0;
-  for (int step = 0; step < 200000; ++step) {
+  const int num_steps = Rounds(200000);
+  for (int step = 0; step < num_steps; ++step) {
     if (scheduler.num_waiting() < 4 && rng() % 4 == 0) {
       NewSequence added{next++, {}, 0, rng() % 5 == 0};
       added.prompt.assign(1 + rng() % 250, 7);
@@ -41,9 +44,9 @@ TEST(Scheduler, RandomLife) {
     }
     scheduler.Commit(result);
   }
-  EXPECT_GT(finished, 500);
-  EXPECT_GT(next, 1000u);
-  EXPECT_GT(scheduler.num_preemptions(), 10);
+  EXPECT_GT(finished, Rounds(500));
+  EXPECT_GT(next, static_cast<SequenceId>(Rounds(1000)));
+  EXPECT_GT(scheduler.num_preemptions(), Rounds(10));
   for (SequenceId id = 0; id < next; ++id) scheduler.Remove(id);
   (void)scheduler.Plan();
   EXPECT_TRUE(scheduler.idle());

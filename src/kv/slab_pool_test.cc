@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "tests/support/rounds.h"
+
 namespace lapidary {
 namespace {
 
@@ -41,7 +43,8 @@ TEST(SlabPool, RandomUseKeepsEveryPageWithOneOwner) {
   std::vector<FullPage> full;
   std::vector<SlidingPage> sliding;
   std::set<int32_t> full_ids, sliding_ids;
-  for (int step = 0; step < 200'000; ++step) {
+  const int num_steps = Rounds(200'000);
+  for (int step = 0; step < num_steps; ++step) {
     const bool allocate = rng() % 100 < (step / 1000 % 2 == 0 ? 60u : 40u);
     const bool is_full = rng() % 2 != 0;
     if (allocate && is_full) {

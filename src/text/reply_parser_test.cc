@@ -5,6 +5,7 @@
 #include <random>
 
 #include "io/mapped_file.h"
+#include "tests/support/rounds.h"
 #include "text/chat_template.h"
 
 namespace lapidary {
@@ -217,7 +218,8 @@ json::value RandomValue(std::mt19937& random, int depth) {
 
 TEST(ReplyParser, UndoesTheCallsOfTheTemplate) {
   std::mt19937 random(5);
-  for (int round = 0; round < 500; ++round) {
+  const int num_rounds = Rounds(500);
+  for (int round = 0; round < num_rounds; ++round) {
     json::object arguments{{"a", RandomValue(random, 0)}, {"b", RandomValue(random, 0)}};
     const json::object call{{"function", {{"name", "f"}, {"arguments", arguments}}}};
     const json::array messages{
@@ -247,7 +249,8 @@ TEST(ReplyParser, SurvivesAnyTokens) {
   const std::vector<int32_t> opening = Mini().Encode("call:get_weather{city:");
   const json::array tools = WeatherTools();
   std::mt19937 random(6);
-  for (int round = 0; round < 3000; ++round) {
+  const int num_rounds = Rounds(3000);
+  for (int round = 0; round < num_rounds; ++round) {
     std::vector<int32_t> ids;
     for (auto n = static_cast<unsigned>(random()) % 60; n > 0; --n) {
       const auto kind = random() % 8;

@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "tests/support/rounds.h"
+
 namespace lapidary {
 namespace {
 
@@ -32,7 +34,8 @@ TEST(StopMatcher, EqualsTheDefinitionHoweverTheTextIsCut) {
     for (char& c : text) c = static_cast<char>('a' + rng() % 3);
     return text;
   };
-  for (int round = 0; round < 20'000; ++round) {
+  const int num_rounds = Rounds(20'000);
+  for (int round = 0; round < num_rounds; ++round) {
     std::vector<std::string> stops(rng() % 4);
     for (std::string& stop : stops) stop = random_text(5);
     const std::string text = random_text(30);

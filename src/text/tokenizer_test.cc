@@ -7,6 +7,7 @@
 
 #include "io/json.h"
 #include "io/mapped_file.h"
+#include "tests/support/rounds.h"
 
 namespace lapidary {
 namespace {
@@ -104,7 +105,8 @@ std::vector<int32_t> SlowBpe(const std::vector<Bpe::Merge>& merges, std::vector<
 
 TEST(Bpe, ShortAndLongPiecesEqualTheSlowDefinition) {
   std::mt19937 rng(3);
-  for (int round = 0; round < 200; ++round) {
+  const int num_rounds = Rounds(200);
+  for (int round = 0; round < num_rounds; ++round) {
     std::vector<Bpe::Merge> merges;
     int32_t next = 4;
     for (int i = 0; i < 30; ++i, ++next) {
@@ -134,7 +136,8 @@ bool IsValidUtf8(const std::string& text) { return ToValidUtf8(text) == text; }
 TEST(Detokenizer, PiecesJoinToTheOneShotTextAndAreAlwaysValid) {
   const Tokenizer tokenizer = Mini();
   std::mt19937 rng(11);
-  for (int round = 0; round < 50'000; ++round) {
+  const int num_rounds = Rounds(50'000);
+  for (int round = 0; round < num_rounds; ++round) {
     std::vector<int32_t> ids(rng() % 12);
     // Mostly byte tokens: that is where characters break.
     for (int32_t& id : ids) {

@@ -13,6 +13,7 @@
 #include "checkpoints/mutations.h"
 #include "io/safetensors.h"
 #include "model/loader.h"
+#include "tests/support/rounds.h"
 
 namespace {
 std::atomic<int64_t> live_bytes{0}, peak_bytes{0};
@@ -40,8 +41,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxBytes = int64_t{64} << 20;
-int num_mutations = 500;
-bool exhaustive = false;
 
 // Reads every byte of a tensor that must have this shape.
 void ReadWhole(const Tensor& tensor, int64_t rows, int64_t cols) {
@@ -112,6 +111,7 @@ TEST(Mutations, EachIsRefusedByNameOrLoadsAMapThatFitsItsConfig) {
   std::vector<FolderFiles> good;
   for (const std::string& family : kTinyFamilies) good.push_back(TinyCheckpoint(family));
   Random random(20260405);
+  const int num_mutations = Rounds(500);
   int refused = 0;
   for (int i = 0; i < num_mutations && !::testing::Test::HasFailure(); ++i) {
     const Mutation& mutation = kinds[static_cast<size_t>(i) % kinds.size()];
@@ -135,7 +135,7 @@ TEST(Mutations, EveryBitAndEveryLengthOfAHeader) {
     return ParseSafetensorsHeader(std::as_bytes(std::span(bytes)), bytes.size(), "file");
   };
   ASSERT_TRUE(parse(good).ok());
-  const size_t step = exhaustive ? 1 : 37;
+  const auto step = static_cast<size_t>(std::max(1, 100 / Rounds(100)));
   for (size_t length = 0; length < good.size(); length += step) {
     const auto cut = parse(good.substr(0, length));
     ASSERT_FALSE(cut.ok()) << length;
@@ -156,20 +156,3 @@ TEST(Mutations, EveryBitAndEveryLengthOfAHeader) {
 
 }  // namespace
 }  // namespace lapidary
-
-int main(int argc, char** argv) {
-  ::testing::InitGoogleTest(&argc, argv);
-  const std::string count = "--mutations=";
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument == "--exhaustive") {
-      lapidary::exhaustive = true;
-    } else if (argument.starts_with(count)) {
-      lapidary::num_mutations = std::stoi(argument.substr(count.size()));
-    } else {
-      fprintf(stderr, "unknown flag %s; known: --mutations=N --exhaustive\n", argv[i]);
-      return 2;
-    }
-  }
-  return RUN_ALL_TESTS();
-}

@@ -15,6 +15,7 @@
 
 #include "server/openai/schema.h"
 #include "tests/server/scripted_engine.h"
+#include "tests/support/rounds.h"
 
 namespace lapidary {
 namespace {
@@ -230,6 +231,15 @@ TEST_F(ApiServerTest, ChatRefusesByPath) {
       "messages[0].tool_calls[0].function.arguments");
 }
 
+TEST_F(ApiServerTest, ErrorsNameTheSpellingOfTheRequest) {
+  const json::object error =
+      BodyOf(Post("/v1/completions", R"({"prompt":"a","max_tokens":"many"})"))
+          .at("error")
+          .as_object();
+  EXPECT_EQ(error.at("param").as_string(), "max_tokens");
+  EXPECT_TRUE(error.at("message").as_string().starts_with("'max_tokens' must"));
+}
+
 TEST_F(ApiServerTest, HttpLimits) {
   EXPECT_EQ(StatusOf(Raw("GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")), 408);
   EXPECT_EQ(StatusOf(Raw(Message("GET", "/" + std::string(9000, 'a'), ""))), 414);
@@ -279,7 +289,8 @@ TEST_F(ApiServerTest, SplitWritesAnswerAlike) {
 TEST_F(ApiServerTest, MutatedRequestsLeaveItHealthy) {
   const std::string message = Message("POST", "/v1/completions", R"({"prompt":"abc","top_p":0.5})");
   std::mt19937 random(7);
-  for (int round = 0; round < 2000; ++round) {
+  const int num_rounds = Rounds(2000);
+  for (int round = 0; round < num_rounds; ++round) {
     std::string bytes = message;
     for (int i = 0; i < 3; ++i) bytes[random() % bytes.size()] = static_cast<char>(random());
     tcp::socket socket = Connect();
