@@ -2,8 +2,10 @@
 BUILD := build
 JOBS  ?= $(shell nproc)
 ARGS  ?=
+CTEST := ctest --output-on-failure -j $(JOBS)
+SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format bench clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations fuzz hostile clients bench clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -19,16 +21,54 @@ serve: build      ## serves the shipped model on 127.0.0.1:8000; make serve ARGS
 test: setup       ## builds everything and runs all tests
 	@cmake --preset cpu -DLAPIDARY_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS)
-	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+	@$(CTEST) --test-dir $(BUILD)
 
-lint: setup       ## format, layers, sizes
+lint:             ## format, layers, sizes
 	@tools/setup lint
-	@git ls-files 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.cc' | xargs clang-format-19 --dry-run --Werror
+	@$(SOURCES) | xargs clang-format-19 --dry-run --Werror
 	@python3 tools/check_layers.py .
 
-format:
+format:           ## rewrites the sources in the one format
 	@tools/setup lint
-	@git ls-files 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.cc' | xargs clang-format-19 -i
+	@$(SOURCES) | xargs clang-format-19 -i
+
+tidy:             ## clang-tidy of the files changed since SINCE (a commit)
+	@tools/tidy $(SINCE)
+
+lint-all: lint    ## lint, and clang-tidy of every file
+	@tools/tidy --all
+
+asan: setup       ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake --preset cpu-asan
+	@cmake --build $(BUILD)/asan -j $(JOBS)
+	@$(CTEST) --test-dir $(BUILD)/asan
+
+# setarch: ThreadSanitizer wants addresses where older kernels put them.
+tsan: setup       ## the tests with threads (engine, server) under ThreadSanitizer
+	@cmake --preset cpu-tsan
+	@cmake --build $(BUILD)/tsan -j $(JOBS) --target threaded_tests
+	@setarch -R $(CTEST) --test-dir $(BUILD)/tsan -L threads
+
+mutations: setup  ## 2,000 damaged checkpoints
+	@cmake --preset cpu -DLAPIDARY_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS) --target mutations_test
+	@$(BUILD)/tests/checkpoints/mutations_test --rounds-percent=400
+
+SECONDS := 45
+fuzz:             ## every fuzz target for 45 s; make fuzz SECONDS=600
+	@tools/setup fuzz
+	@cmake --preset cpu-fuzz
+	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzzers
+	@tests/fuzz/run $(BUILD)/fuzz $(SECONDS) $(JOBS)
+
+hostile: build    ## 10,000 mutated HTTP requests against the running server
+	@python3 tests/clients/hostile_http.py
+
+clients: build    ## the official openai package against the running server
+	@tools/setup clients
+	@test -x $(BUILD)/clients/bin/pytest || python3 -m venv $(BUILD)/clients
+	@$(BUILD)/clients/bin/pip install -q -r tests/clients/requirements.txt
+	@$(BUILD)/clients/bin/pytest -q -p no:cacheprovider tests/clients
 
 bench: test       ## roofline of the CPU ops
 	@$(BUILD)/bench/ops_bench
