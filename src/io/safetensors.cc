@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/checked.h"
-#include "io/json.h"
+#include "io/file_json.h"
 #include "io/sigbus_guard.h"
 
 namespace lapidary {
@@ -101,7 +101,7 @@ Result<TensorMap> ParseSafetensorsHeader(std::span<const std::byte> bytes, uint6
                              where, header_bytes, file_size, kMaxSafetensorsHeader),
                  "", ""};
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
-  auto parsed = ParseJson(text, fmt::format("the header of {}", where));
+  auto parsed = ParseFileJson(text, fmt::format("the header of {}", where));
   if (!parsed.ok()) return parsed.error();
   const json::object* object = parsed.value().if_object();
   if (object == nullptr)
@@ -113,9 +113,7 @@ Result<TensorMap> ParseSafetensorsHeader(std::span<const std::byte> bytes, uint6
     if (member.key() == "__metadata__") continue;
     auto entry = reader.Read(member.key(), member.value());
     if (!entry.ok()) return entry.error();
-    const auto [place, added] =
-        tensors.emplace(std::string(member.key()), std::move(entry).value());
-    if (!added) return reader.Bad(member.key(), "occurs twice");
+    const auto place = tensors.emplace(std::string(member.key()), std::move(entry).value()).first;
     by_offset.emplace_back(&place->second, &place->first);
   }
   std::sort(by_offset.begin(), by_offset.end(), [](const auto& a, const auto& b) {

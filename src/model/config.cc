@@ -5,7 +5,7 @@
 #include <map>
 
 #include "base/bf16.h"
-#include "io/json.h"
+#include "io/file_json.h"
 #include "io/mapped_file.h"
 
 namespace lapidary {
@@ -328,7 +328,7 @@ int ModelConfig::donor(LayerKind kind) const {
 }
 
 Result<ModelConfig> ParseModelConfig(std::string_view content, std::string_view where) {
-  auto parsed = ParseJson(content, where);
+  auto parsed = ParseFileJson(content, where);
   if (!parsed.ok()) return parsed.error();
   const json::object* object = parsed.value().if_object();
   if (object == nullptr) return Error{fmt::format("{} is not a JSON object", where), "", ""};
@@ -421,7 +421,7 @@ Result<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model
   if (!std::filesystem::exists(path, code)) return config;
   auto content = ReadFile(path, kMaxConfigBytes);
   if (!content.ok()) return content.error();
-  auto parsed = ParseJson(content.value(), path.string());
+  auto parsed = ParseFileJson(content.value(), path.string());
   if (!parsed.ok()) return parsed.error();
   if (!parsed.value().is_object())
     return Error{fmt::format("{} is not a JSON object", path.string()), "", ""};

@@ -6,7 +6,7 @@
 #include <set>
 #include <vector>
 
-#include "io/json.h"
+#include "io/file_json.h"
 #include "io/safetensors.h"
 #include "io/sigbus_guard.h"
 #include "model/bind_weights.h"
@@ -47,7 +47,7 @@ using PlaceMap = std::map<std::string, Place, std::less<>>;
 Result<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
   auto text = ReadFile(path, kMaxIndexBytes);
   if (!text.ok()) return text.error();
-  auto parsed = ParseJson(text.value(), path.string());
+  auto parsed = ParseFileJson(text.value(), path.string());
   if (!parsed.ok()) return parsed.error();
   const json::object* root = parsed.value().if_object();
   const json::value* map = root == nullptr ? nullptr : root->if_contains("weight_map");

@@ -198,6 +198,41 @@ void AddEntryMutations(std::vector<Mutation>& all) {
   }));
 }
 
+// Puts a second value of a key in front of the first: a parser that keeps the last would not
+// notice.
+void AddTwiceMutations(std::vector<Mutation>& all) {
+  all.push_back({"a tensor's key twice", [](FolderFiles& files, Random& random) {
+                   Parts parts(files);
+                   std::string name;
+                   const std::string entry = json::serialize(parts.Pick(random, name));
+                   const std::string text = json::serialize(parts.header);
+                   // The same name, its first letter plain or as an escape.
+                   std::string key = name;
+                   if (Below(random, 2) == 0) key.replace(0, 1, name[0] == 'm' ? "\\u006d" : "p");
+                   files[kWeights] = SafetensorsBytes(
+                       "{\"" + key + "\":" + entry + "," + text.substr(1), parts.data);
+                   return Verdict{true, name};
+                 }});
+  all.push_back({"a field of a tensor twice", [](FolderFiles& files, Random& random) {
+                   const Parts parts(files);
+                   std::string text = json::serialize(parts.header);
+                   const size_t at = text.find("{\"dtype\"", Below(random, text.size() / 2));
+                   text.insert(at + 1, "\"dtype\":\"BF16\",");
+                   files[kWeights] = SafetensorsBytes(text, parts.data);
+                   return Verdict{true, "dtype"};
+                 }});
+  all.push_back({"a key of the config twice", [](FolderFiles& files, Random& random) {
+                   const char* const additions[][2] = {
+                       {"\"model_type\"", "\"model_type\":\"gemma4\","},
+                       {"\"vocab_size\"", "\"vocab_size\":64,"},
+                       {"\"rope_type\"", "\"rope_type\":\"yarn\","}};
+                   const auto& [key, addition] = additions[Below(random, 3)];
+                   std::string& text = files["config.json"];
+                   text.insert(text.find(key), addition);
+                   return Verdict{true, std::string(key).substr(1, std::strlen(key) - 2)};
+                 }});
+}
+
 void AddTensorMutations(std::vector<Mutation>& all) {
   all.push_back({"overlapping tensors", [](FolderFiles& files, Random& random) {
                    Parts parts(files);
@@ -384,6 +419,7 @@ const std::vector<Mutation>& Mutations() {
     std::vector<Mutation> all;
     AddRawMutations(all);
     AddEntryMutations(all);
+    AddTwiceMutations(all);
     AddTensorMutations(all);
     AddConfigMutations(all);
     AddIndexMutations(all);
