@@ -4,11 +4,13 @@
 //
 // A tile is R rows x C columns of 16-lane accumulators. The 16 lanes are kParts vectors that never
 // meet before the final tree, so one part at a time passes over a stretch of K: that leaves
-// registers for a larger tile. A block of rows stays in the cache while all columns pass over it,
-// so that weights come from memory once per block.
+// registers for a larger tile. A panel, kMaxBlockRows rows of a stretch of K, stays in the
+// second-level cache while a block of columns passes over it; between panels the lanes of the
+// block's tiles wait in memory. So weights come from memory once per block of rows, at any K.
 
 constexpr int kParts = 16 / kVecLanes;
-constexpr int64_t kRowBlockBytes = 256 * 1024;
+constexpr int64_t kPanelBytes = 256 * 1024;
+constexpr int64_t kMaxBlockRows = 64, kBlockTiles = 8;  // tiles of columns in a block
 constexpr int64_t kStretch = 512;   // of K; a tile's share of it stays in the first-level cache
 constexpr int64_t kPrefetch = 512;  // weights ahead; about 1 KiB a column covers memory latency
 
@@ -67,12 +69,12 @@ void RowTile(const LinearParams& p, int64_t column) {
 
 // One part of the lanes over one stretch of K, in registers.
 template <int R, int C>
-void TilePart(const float* const (&x)[R], const uint16_t* const (&w)[C], Vec (&acc)[R][C][kParts],
-              int part, int64_t k, int64_t k_end) {
+void TilePart(const float* const (&x)[R], const uint16_t* const (&w)[C], float* lanes, int64_t k,
+              int64_t k_end) {
   Vec sums[R][C];
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) sums[r][c] = acc[r][c][part];
-  for (k += part * kVecLanes; k < k_end; k += 16) {
+    for (int c = 0; c < C; ++c) sums[r][c] = LoadFloats(lanes + (r * C + c) * 16);
+  for (; k < k_end; k += 16) {
     Vec weights[C];
     for (int c = 0; c < C; ++c) weights[c] = LoadBf16(w[c] + k);
     for (int r = 0; r < R; ++r) {
@@ -81,36 +83,65 @@ void TilePart(const float* const (&x)[R], const uint16_t* const (&w)[C], Vec (&a
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) acc[r][c][part] = sums[r][c];
+    for (int c = 0; c < C; ++c) StoreFloats(lanes + (r * C + c) * 16, sums[r][c]);
 }
 
+// A stretch [begin, end) of the whole sixteens of K.
+struct Panel {
+  int64_t begin, end, whole;
+};
+
+// One tile over one panel: its lanes [R,C,16] start at zero and end as outputs.
 template <int R, int C>
-void Tile(const LinearParams& p, int64_t row, int64_t column) {
+void Tile(const LinearParams& p, int64_t row, int64_t column, const Panel& panel, float* lanes) {
   const float* x[R];
   const uint16_t* w[C];
   for (int r = 0; r < R; ++r) x[r] = p.x + (row + r) * p.x_stride;
   for (int c = 0; c < C; ++c) w[c] = WeightColumn(p, column + c);
-  Vec acc[R][C][kParts];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c)
-      for (int part = 0; part < kParts; ++part) acc[r][c][part] = ZeroLanes();
-  const int64_t whole = p.k / 16 * 16;
-  for (int64_t k = 0; k < whole; k += kStretch) {
-    const int64_t k_end = k + kStretch < whole ? k + kStretch : whole;
-    for (int part = 0; part < kParts; ++part) TilePart<R, C>(x, w, acc, part, k, k_end);
+  if (panel.begin == 0) __builtin_memset(lanes, 0, sizeof(float) * R * C * 16);
+  for (int64_t k = panel.begin; k < panel.end; k += kStretch) {
+    const int64_t k_end = k + kStretch < panel.end ? k + kStretch : panel.end;
+    for (int64_t lane = 0; lane < 16; lane += kVecLanes)
+      TilePart<R, C>(x, w, lanes + lane, k + lane, k_end);
   }
+  if (panel.end != panel.whole) return;
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c)
-      p.y[(row + r) * p.y_stride + column + c] = FinishDot(acc[r][c], x[r], w[c], whole, p.k);
+    for (int c = 0; c < C; ++c) {
+      Vec sums[kParts];
+      for (int part = 0; part < kParts; ++part)
+        sums[part] = LoadFloats(lanes + (r * C + c) * 16 + part * kVecLanes);
+      p.y[(row + r) * p.y_stride + column + c] = FinishDot(sums, x[r], w[c], panel.whole, p.k);
+    }
 }
 
 // Rows [row, row_end) of one column tile. The rest below 4 rows takes a tile of its own height.
 template <int C>
-void TileRows(const LinearParams& p, int64_t row, int64_t row_end, int64_t column) {
-  for (; row + 4 <= row_end; row += 4) Tile<4, C>(p, row, column);
-  if (row_end - row == 3) Tile<3, C>(p, row, column);
-  if (row_end - row == 2) Tile<2, C>(p, row, column);
-  if (row_end - row == 1) Tile<1, C>(p, row, column);
+void TileRows(const LinearParams& p, int64_t row, int64_t row_end, int64_t column,
+              const Panel& panel, float* lanes) {
+  for (; row + 4 <= row_end; row += 4, lanes += 4 * C * 16)
+    Tile<4, C>(p, row, column, panel, lanes);
+  if (row_end - row == 3) Tile<3, C>(p, row, column, panel, lanes);
+  if (row_end - row == 2) Tile<2, C>(p, row, column, panel, lanes);
+  if (row_end - row == 1) Tile<1, C>(p, row, column, panel, lanes);
+}
+
+// Rows [row, row_end) of the columns [column, column_end), at most kBlockTiles tiles.
+template <int kColumns>
+void Block(const LinearParams& p, int64_t row, int64_t row_end, int64_t column,
+           int64_t column_end) {
+  alignas(64) float lanes[kMaxBlockRows * kBlockTiles * kColumns * 16];
+  const int64_t rows = row_end - row, whole = p.k / 16 * 16;
+  const int64_t panel_k = kPanelBytes / (4 * rows) / kStretch * kStretch;
+  int64_t k = 0;
+  do {
+    const Panel panel = {k, k + panel_k < whole ? k + panel_k : whole, whole};
+    float* tile = lanes;
+    int64_t at = column;
+    for (; at + kColumns <= column_end; at += kColumns, tile += rows * kColumns * 16)
+      TileRows<kColumns>(p, row, row_end, at, panel, tile);
+    for (; at < column_end; ++at, tile += rows * 16) TileRows<1>(p, row, row_end, at, panel, tile);
+    k = panel.end;
+  } while (k < whole);
 }
 
 // kColumns a tile for many rows, kRowColumns for one.
@@ -122,13 +153,11 @@ void LinearTiled(const LinearParams& p, int64_t n_begin, int64_t n_end) {
     for (; column < n_end; ++column) RowTile<1>(p, column);
     return;
   }
-  int64_t block = kRowBlockBytes / (4 * (p.k + 1)) / 4 * 4;
-  if (block < 8) block = 8;
-  for (int64_t row = 0; row < p.m; row += block) {
-    const int64_t row_end = row + block < p.m ? row + block : p.m;
-    int64_t column = n_begin;
-    for (; column + kColumns <= n_end; column += kColumns)
-      TileRows<kColumns>(p, row, row_end, column);
-    for (; column < n_end; ++column) TileRows<1>(p, row, row_end, column);
+  constexpr int64_t kBlockColumns = kBlockTiles * kColumns;
+  for (int64_t row = 0; row < p.m; row += kMaxBlockRows) {
+    const int64_t row_end = row + kMaxBlockRows < p.m ? row + kMaxBlockRows : p.m;
+    for (int64_t column = n_begin; column < n_end; column += kBlockColumns)
+      Block<kColumns>(p, row, row_end, column,
+                      column + kBlockColumns < n_end ? column + kBlockColumns : n_end);
   }
 }
