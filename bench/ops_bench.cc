@@ -1,6 +1,8 @@
-// ops_bench: Linear of every instruction set against what this machine can do in the same run: the
-// read bandwidth of its memory (one row) and its FMA peak (256 rows). Prints a table and exits 0
-// whatever it reached; --json FILE writes the same figures as a record.
+// ops_bench: Linear of every instruction set against what this machine can do in the same moment:
+// the read bandwidth of its memory (one row) and its FMA peak (256 rows). A sample of Linear and
+// one of the ceiling take turns, and the median of their ratios counts, so that other load on the
+// machine falls on both. Prints a table and exits 0 whatever it reached; --json FILE writes the
+// same figures as a record.
 #include <fmt/format.h>
 #include <immintrin.h>
 
@@ -10,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -26,7 +29,9 @@ namespace {
 // Weights of successive calls rotate through this much memory, so that they never lie in a cache.
 constexpr int64_t kArenaBytes = int64_t{768} << 20;
 constexpr int64_t kArenaElements = kArenaBytes / 2;
-constexpr double kRowSeconds = 0.25;  // spent on one line of the table, at least 3 calls
+constexpr double kSampleSeconds = 0.02;  // of each sample at least
+constexpr int kRounds = 9;               // samples of a line
+constexpr int64_t kReadElements = int64_t{96} << 20;
 constexpr int kMaxRows = 256;
 
 struct Shape {
@@ -50,17 +55,15 @@ struct Line {
   std::string variant;
   Shape shape;
   int64_t m;
-  double us, gb_per_s, gflop_per_s;
+  double us, gb_per_s, gflop_per_s;  // medians
+  double read_percent, fma_percent;  // medians of the ratios to the ceilings beside each sample
 };
 
-struct Ceilings {
-  double read_gb_per_s = 0;
-  double avx2_gflop_per_s = 0, avx512_gflop_per_s = 0;
-
-  double Flops(std::string_view variant) const {
-    return variant == "avx512" ? avx512_gflop_per_s : variant == "avx2" ? avx2_gflop_per_s : 0;
-  }
-};
+double Median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
 
 double Seconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -74,14 +77,14 @@ void Keep(const T& value) {
   asm volatile("" : : "m"(value) : "memory");
 }
 
+// Reads [begin, begin + count) from kStreams places at once.
+template <int kStreams>
 __attribute__((target("avx2"))) void ReadAll(const Bf16* begin, int64_t count) {
-  // Four places at once: more than one stream is what the hardware prefetchers are made for.
-  constexpr int kStreams = 4;
-  const int64_t quarter = count / kStreams / 64 * 64;
+  const int64_t part = count / kStreams / 64 * 64;
   __m256i sum[kStreams] = {};
-  for (int64_t i = 0; i < quarter; i += 32)
+  for (int64_t i = 0; i < part; i += 32)
     for (int s = 0; s < kStreams; ++s) {
-      const Bf16* p = begin + s * quarter + i;
+      const Bf16* p = begin + s * part + i;
       __builtin_prefetch(p + 1024);
       sum[s] = _mm256_xor_si256(sum[s], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
       sum[s] =
@@ -90,8 +93,12 @@ __attribute__((target("avx2"))) void ReadAll(const Bf16* begin, int64_t count) {
   Keep(sum);
 }
 
+// Which number of streams a machine reads fastest by differs: the best is taken as the ceiling.
+using ReadFunction = void (*)(const Bf16* begin, int64_t count);
+constexpr ReadFunction kReaders[] = {ReadAll<1>, ReadAll<2>, ReadAll<4>, ReadAll<8>};
+
 // Enough chains to cover the latency of fma on any core; returns floating point operations.
-constexpr int64_t kFmaSteps = 500'000;
+constexpr int64_t kFmaSteps = 4'000'000;
 
 __attribute__((target("avx2,fma"))) double FmaAvx2() {
   __m256 acc[12];
@@ -134,37 +141,32 @@ class Bench {
   }
 
   void Run() {
-    MeasureCeilings();
+    ChooseReader();
     for (int v = 0; v < cpu::kNumLinearVariants; ++v) {
       const cpu::LinearVariant& variant = cpu::LinearVariants()[v];
       if (!variant.supported) continue;
       if (std::string_view(variant.name) == "plain" && !options_.plain) continue;
       for (const Shape& shape : kShapes)
-        for (int64_t m : kNumRows) {
-          MeasureCeilings();
-          lines_.push_back(Measure(variant, shape, m));
-        }
-      MeasureCeilings();
+        for (int64_t m : kNumRows) lines_.push_back(Measure(variant, shape, m));
     }
   }
 
   void Print() const {
-    fmt::print("threads {}, read {:.1f} GB/s, fma avx2 {:.0f} GFLOP/s, avx512 {:.0f} GFLOP/s\n",
-               pool_.num_threads(), ceilings_.read_gb_per_s, ceilings_.avx2_gflop_per_s,
-               ceilings_.avx512_gflop_per_s);
+    fmt::print("threads {}, medians: read {:.1f} GB/s, fma {}\n", pool_.num_threads(),
+               Median(reads_), FmaText());
     fmt::print("{:7} {:12} {:>6} {:>6} {:>4} {:>10} {:>7} {:>8} {:>7} {:>6}\n", "variant", "weight",
                "N", "K", "M", "us", "GB/s", "GFLOP/s", "% read", "% fma");
     for (const Line& line : lines_)
       fmt::print("{:7} {:12} {:6} {:6} {:4} {:10.0f} {:7.1f} {:8.1f} {:7.1f} {:6.1f}\n",
                  line.variant, line.shape.what, line.shape.n, line.shape.k, line.m, line.us,
-                 line.gb_per_s, line.gflop_per_s, ReadPercent(line), FmaPercent(line));
+                 line.gb_per_s, line.gflop_per_s, line.read_percent, line.fma_percent);
     for (int v = 0; v < cpu::kNumLinearVariants; ++v) {
       const std::string_view name = cpu::LinearVariants()[v].name;
       double least_read = 1e9, least_fma = 1e9;
       for (const Line& line : lines_) {
         if (line.variant != name) continue;
-        if (line.m == 1) least_read = std::min(least_read, ReadPercent(line));
-        if (line.m == kMaxRows) least_fma = std::min(least_fma, FmaPercent(line));
+        if (line.m == 1) least_read = std::min(least_read, line.read_percent);
+        if (line.m == kMaxRows) least_fma = std::min(least_fma, line.fma_percent);
       }
       if (least_read < 1e9)
         fmt::print(
@@ -178,11 +180,8 @@ class Bench {
   bool WriteJson() const {
     std::FILE* file = std::fopen(options_.json_path.c_str(), "w");
     if (file == nullptr) return false;
-    fmt::print(file,
-               "{{\"threads\": {}, \"read_gb_per_s\": {:.2f}, \"fma_avx2_gflop_per_s\": {:.1f}, "
-               "\"fma_avx512_gflop_per_s\": {:.1f}, \"linear\": [\n",
-               pool_.num_threads(), ceilings_.read_gb_per_s, ceilings_.avx2_gflop_per_s,
-               ceilings_.avx512_gflop_per_s);
+    fmt::print(file, "{{\"threads\": {}, \"read_gb_per_s\": {:.2f}, \"linear\": [\n",
+               pool_.num_threads(), Median(reads_));
     for (size_t i = 0; i < lines_.size(); ++i) {
       const Line& line = lines_[i];
       fmt::print(file,
@@ -190,7 +189,7 @@ class Bench {
                  "\"gb_per_s\": {:.2f}, \"gflop_per_s\": {:.2f}, \"read_percent\": {:.1f}, "
                  "\"fma_percent\": {:.1f}}}{}\n",
                  line.variant, line.shape.n, line.shape.k, line.m, line.us, line.gb_per_s,
-                 line.gflop_per_s, ReadPercent(line), FmaPercent(line),
+                 line.gflop_per_s, line.read_percent, line.fma_percent,
                  i + 1 < lines_.size() ? "," : "");
     }
     fmt::print(file, "]}}\n");
@@ -198,35 +197,63 @@ class Bench {
   }
 
  private:
-  // Before every line; the best of the run counts, because other load can only lower a pass.
-  void MeasureCeilings() {
-    for (int repeat = 0; repeat < 2; ++repeat) {
-      if (__builtin_cpu_supports("avx2")) MeasureRead();
-      if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        MeasureFma(FmaAvx2, ceilings_.avx2_gflop_per_s);
-      if (__builtin_cpu_supports("avx512f")) MeasureFma(FmaAvx512, ceilings_.avx512_gflop_per_s);
-    }
-  }
-
-  void MeasureRead() {
+  double ReadGbPerS() {
+    const Bf16* const weights = NextWeights(kReadElements);
     const double seconds = Seconds([&] {
-      pool_.ParallelFor(kArenaElements, 1 << 22, [&](int64_t begin, int64_t end) {
-        ReadAll(arena_.get() + begin, end - begin);
-      });
+      pool_.ParallelFor(kReadElements, 1 << 20,
+                        [&](int64_t begin, int64_t end) { read_(weights + begin, end - begin); });
     });
-    ceilings_.read_gb_per_s = std::max(ceilings_.read_gb_per_s, kArenaBytes / seconds * 1e-9);
+    reads_.push_back(static_cast<double>(kReadElements) * 2 / seconds * 1e-9);
+    return reads_.back();
   }
 
-  void MeasureFma(double (*kernel)(), double& best) {
-    double flops = 0;
+  void ChooseReader() {
+    double best = 0;
+    ReadFunction chosen = nullptr;
+    for (const ReadFunction reader : kReaders) {
+      read_ = reader;
+      reads_.clear();
+      for (int i = 0; i < kRounds; ++i) ReadGbPerS();
+      if (Median(reads_) <= best) continue;
+      best = Median(reads_);
+      chosen = reader;
+    }
+    read_ = chosen;
+    reads_.clear();
+  }
+
+  // 0 where the variant has no instructions of its own.
+  double FmaGflopPerS(std::string_view variant) {
+    double (*const kernel)() = variant == "avx512" ? FmaAvx512
+                               : variant == "avx2" ? FmaAvx2
+                                                   : nullptr;
+    if (kernel == nullptr) return 0;
+    std::vector<double> done(static_cast<size_t>(pool_.num_threads()));
     const double seconds = Seconds([&] {
-      std::vector<double> done(static_cast<size_t>(pool_.num_threads()));
       pool_.ParallelFor(pool_.num_threads(), 1, [&](int64_t begin, int64_t) {
         done[static_cast<size_t>(begin)] = kernel();
       });
-      for (double count : done) flops += count;
     });
-    best = std::max(best, flops / seconds * 1e-9);
+    double flops = 0;
+    for (const double count : done) flops += count;
+    fmas_[std::string(variant)].push_back(flops / seconds * 1e-9);
+    return fmas_[std::string(variant)].back();
+  }
+
+  std::string FmaText() const {
+    std::string text;
+    for (const auto& [variant, samples] : fmas_)
+      text +=
+          fmt::format("{}{} {:.0f} GFLOP/s", text.empty() ? "" : ", ", variant, Median(samples));
+    return text;
+  }
+
+  // Memory that was not touched for a while: successive calls go round the arena.
+  const Bf16* NextWeights(int64_t elements) {
+    if (next_weight_ + elements > kArenaElements) next_weight_ = 0;
+    const Bf16* weights = arena_.get() + next_weight_;
+    next_weight_ += elements;
+    return weights;
   }
 
   Line Measure(const cpu::LinearVariant& variant, const Shape& shape, int64_t m) {
@@ -236,31 +263,31 @@ class Bench {
     params.y = y_.data();
     params.y_stride = params.n = shape.n;
     params.m = m;
-    const int64_t weight_elements = shape.n * shape.k;
-    double best = 1e9, total = 0;
-    for (int repeat = 0; repeat < 3 || total < kRowSeconds; ++repeat) {
-      if (next_weight_ + weight_elements > kArenaElements) next_weight_ = 0;
-      params.w = arena_.get() + next_weight_;
-      next_weight_ += weight_elements;
-      const double seconds = Seconds([&] { cpu::Linear(params, pool_, variant.kernel); });
-      best = std::min(best, seconds);
-      total += seconds;
+    const auto elements = static_cast<double>(shape.n * shape.k);
+    std::vector<double> call_seconds, read_ratios, fma_ratios;
+    for (int round = 0; round < kRounds; ++round) {
+      const double read = ReadGbPerS(), fma = FmaGflopPerS(variant.name);
+      int calls = 0;
+      double seconds = 0;
+      while (seconds < kSampleSeconds) {
+        params.w = NextWeights(shape.n * shape.k);
+        seconds += Seconds([&] { cpu::Linear(params, pool_, variant.kernel); });
+        ++calls;
+      }
+      call_seconds.push_back(seconds / calls);
+      const double rate = elements * 2 * calls / seconds * 1e-9;  // of bytes, and of MACs a row
+      read_ratios.push_back(100 * rate / read);
+      fma_ratios.push_back(fma > 0 ? 100 * rate * static_cast<double>(m) / fma : 0);
     }
-    const double elements = static_cast<double>(weight_elements);
+    const double seconds = Median(call_seconds);
     return {variant.name,
             shape,
             m,
-            best * 1e6,
-            elements * 2 / best * 1e-9,
-            2 * elements * static_cast<double>(m) / best * 1e-9};
-  }
-
-  double ReadPercent(const Line& line) const {
-    return ceilings_.read_gb_per_s > 0 ? 100 * line.gb_per_s / ceilings_.read_gb_per_s : 0;
-  }
-  double FmaPercent(const Line& line) const {
-    const double peak = ceilings_.Flops(line.variant);
-    return peak > 0 ? 100 * line.gflop_per_s / peak : 0;
+            seconds * 1e6,
+            elements * 2 / seconds * 1e-9,
+            2 * elements * static_cast<double>(m) / seconds * 1e-9,
+            Median(read_ratios),
+            Median(fma_ratios)};
   }
 
   Options options_;
@@ -268,7 +295,9 @@ class Bench {
   std::unique_ptr<Bf16[]> arena_;
   int64_t next_weight_ = 0;
   std::vector<float> x_, y_;
-  Ceilings ceilings_;
+  ReadFunction read_ = kReaders[0];
+  std::vector<double> reads_;                        // GB/s
+  std::map<std::string, std::vector<double>> fmas_;  // GFLOP/s by variant
   std::vector<Line> lines_;
 };
 
