@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <unordered_map>
 
 namespace lapidary {
 namespace {
@@ -25,9 +26,8 @@ std::string ReplaceSpaces(std::string_view text) {
 }  // namespace
 
 std::optional<int32_t> Tokenizer::Find(std::string_view content) const {
-  const auto found = ids_.find(content);
-  if (found == ids_.end()) return std::nullopt;
-  return found->second;
+  const int32_t id = index_.Find(content, tokens_);
+  return id >= 0 ? std::optional(id) : std::nullopt;
 }
 
 std::string_view Tokenizer::token(int32_t id) const {

@@ -9,11 +9,11 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
 #include "text/bpe.h"
+#include "text/token_index.h"
 #include "text/utf8.h"
 
 namespace lapidary {
@@ -64,7 +64,7 @@ class Tokenizer {
   std::vector<std::string> tokens_;
   std::vector<uint8_t> special_;
   std::vector<int16_t> byte_of_;  // 0..255 for <0xNN>, else -1
-  std::unordered_map<std::string_view, int32_t> ids_;
+  TokenIndex index_;
   std::vector<Added> added_;  // longest first
   int32_t byte_ids_[256];
   int32_t unk_id_ = -1;

@@ -1,6 +1,7 @@
 // Reading tokenizer.json: an untrusted file. Whatever part of the pipeline is not Gemma 4's is
 // refused by name.
 #include <algorithm>
+#include <array>
 
 #include "io/json.h"
 #include "io/mapped_file.h"
@@ -157,10 +158,7 @@ class TokenizerReader {
     std::stable_sort(t_.added_.begin(), t_.added_.end(), [](const auto& a, const auto& b) {
       return a.content.size() > b.content.size();
     });
-    // In id order, so that of entries written twice the later id is the one used.
-    for (size_t id = 0; id < t_.tokens_.size(); ++id)
-      if (!t_.tokens_[id].empty())
-        t_.ids_.insert_or_assign(t_.tokens_[id], static_cast<int32_t>(id));
+    t_.index_ = TokenIndex(t_.tokens_);
     for (int byte = 0; byte < 256; ++byte) {
       const auto id = t_.Find(fmt::format("<0x{:02X}>", byte));
       if (!id) continue;
@@ -172,33 +170,50 @@ class TokenizerReader {
     return Ok{};
   }
 
+  // The two parts of a merge, "left right" or ["left", "right"].
+  static bool Parts(const json::value& item, std::string_view& left, std::string_view& right) {
+    if (item.is_string()) {
+      const std::string_view both = item.get_string();
+      const size_t space = both.find(' ');
+      if (space == std::string_view::npos) return false;
+      left = both.substr(0, space);
+      right = both.substr(space + 1);
+      return true;
+    }
+    if (!item.is_array() || item.get_array().size() != 2 || !item.get_array()[0].is_string() ||
+        !item.get_array()[1].is_string())
+      return false;
+    left = item.get_array()[0].get_string();
+    right = item.get_array()[1].get_string();
+    return true;
+  }
+
   Status ReadMerges(const json::object&, const json::object& model) {
     const json::value* merges = Get(model, "merges");
     if (merges == nullptr || !merges->is_array()) return Bad("model.merges is missing");
+    const json::array& items = merges->get_array();
     std::vector<Bpe::Merge> list;
-    list.reserve(merges->get_array().size());
-    for (const json::value& item : merges->get_array()) {
-      std::string_view left, right;
-      if (item.is_string()) {
-        const std::string_view both = item.get_string();
-        const size_t space = both.find(' ');
-        if (space == std::string_view::npos)
-          return Bad(fmt::format("merge {} has no two parts", list.size()));
-        left = both.substr(0, space);
-        right = both.substr(space + 1);
-      } else if (item.is_array() && item.get_array().size() == 2 &&
-                 item.get_array()[0].is_string() && item.get_array()[1].is_string()) {
-        left = item.get_array()[0].get_string();
-        right = item.get_array()[1].get_string();
-      } else {
-        return Bad(fmt::format("merge {} has no two parts", list.size()));
+    list.reserve(items.size());
+    // By blocks: a look-up alone waits for memory.
+    constexpr size_t kBlock = 32;
+    std::array<std::string_view, 3 * kBlock> contents;
+    std::array<int32_t, 3 * kBlock> ids;
+    std::array<std::string, kBlock> joined;
+    for (size_t begin = 0; begin < items.size(); begin += kBlock) {
+      const size_t count = std::min(kBlock, items.size() - begin);
+      for (size_t i = 0; i < count; ++i) {
+        std::string_view &left = contents[3 * i], &right = contents[3 * i + 1];
+        if (!Parts(items[begin + i], left, right))
+          return Bad(fmt::format("merge {} has no two parts", begin + i));
+        contents[3 * i + 2] = joined[i].assign(left).append(right);
       }
-      const auto left_id = t_.Find(left), right_id = t_.Find(right);
-      joined_.assign(left).append(right);
-      const auto result = t_.Find(joined_);
-      if (!left_id || !right_id || !result)
-        return Bad(fmt::format("merge {} names an entry that the vocabulary has not", list.size()));
-      list.push_back({*left_id, *right_id, *result});
+      t_.index_.FindAll(std::span(contents).first(3 * count), t_.tokens_, ids);
+      for (size_t i = 0; i < count; ++i) {
+        const Bpe::Merge merge = {ids[3 * i], ids[3 * i + 1], ids[3 * i + 2]};
+        if (merge.left < 0 || merge.right < 0 || merge.result < 0)
+          return Bad(fmt::format("merge {} names an entry that the vocabulary has not", begin + i));
+        list.push_back(merge);
+      }
     }
     t_.bpe_ = Bpe(list);
     t_.ProveBorders(list);
@@ -206,7 +221,6 @@ class TokenizerReader {
   }
 
   std::string_view where_;
-  std::string joined_;
   int64_t id_limit_ = 0;
   Tokenizer t_;
 };

@@ -8,6 +8,7 @@
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "tests/support/rounds.h"
+#include "tests/support/tokenizer_dir.h"
 
 namespace lapidary {
 namespace {
@@ -62,6 +63,21 @@ TEST(Tokenizer, EqualsTheReferenceWhenMergesCrossSpacesAndNewlines) {
     ++checked;
   }
   EXPECT_EQ(checked, 600);
+}
+
+// --tokenizer-dir names the folder with Gemma 4's own tokenizer.json.
+TEST(Tokenizer, EqualsTheGoldensOfTheRealVocabulary) {
+  const std::vector<json::object> lines = Lines(kData + "/goldens.gemma4.jsonl");
+  ASSERT_EQ(lines.size(), 190u);
+  if (TokenizerDir().empty())
+    GTEST_SKIP() << lines.size() << " goldens skipped: no --tokenizer-dir";
+  const auto tokenizer = Tokenizer::Load(TokenizerDir());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+  ASSERT_EQ(tokenizer.value().vocab_size(), 262144);
+  for (const json::object& line : lines)
+    EXPECT_EQ(tokenizer.value().Encode(std::string(line.at("text").as_string())),
+              json::value_to<std::vector<int32_t>>(line.at("ids")))
+        << line.at("text");
 }
 
 TEST(Tokenizer, DecodeUndoesEncode) {

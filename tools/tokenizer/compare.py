@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares `lapidary tokenize` with the `tokenizers` package on random strings, line by line.
 
---goldens FILE writes the package's answers for a few of them instead (nothing of ours runs);
---speed also encodes the licence texts with both. Needs the `tokenizers` package.
+--goldens FILE writes the package's answers for a few of them instead (nothing of ours runs).
+Needs the `tokenizers` package.
 """
 import argparse
 import json
@@ -10,7 +10,6 @@ import pathlib
 import random
 import subprocess
 import sys
-import time
 
 from tokenizers import Tokenizer
 
@@ -73,7 +72,6 @@ def main():
     parser.add_argument("--count", type=int, default=100000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--goldens", type=pathlib.Path)
-    parser.add_argument("--speed", action="store_true")
     flags = parser.parse_args()
     reference = Tokenizer.from_file(str(flags.folder / "tokenizer.json"))
     rng = random.Random(flags.seed)
@@ -106,13 +104,6 @@ def main():
         print(f"decode differs: {lists[i]}\n  expected {texts_back[i]!r}\n  got {decoded[i:i + 1]}")
     print(f"encode: {len(texts)} texts, {len(wrong)} differ; "
           f"decode: {len(lists)} lists, {len(wrong_back)} differ")
-    if flags.speed:
-        text = "".join(texts_of_debian)
-        began = time.perf_counter()
-        count = len(reference.encode(text, add_special_tokens=False).ids)
-        seconds = time.perf_counter() - began
-        print(f"tokenizers: {len(text.encode()) / seconds / 1e6:.2f} MB/s, {count} ids "
-              "(ours: tokenizer_bench --tokenizer_dir)")
     return 1 if wrong or wrong_back or len(got) != len(texts) else 0
 
 
