@@ -5,6 +5,22 @@
 #include "base/check.h"
 
 namespace lapidary {
+namespace {
+
+// Looks for `done` about as long as a sleep and a wake-up would take; whether it came.
+template <typename Done>
+bool Spin(const Done& done) {
+  constexpr int kLooks = 1000;
+  for (int i = 0; i < kLooks; ++i) {
+    if (done()) return true;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  return done();
+}
+
+}  // namespace
 
 WorkerPool::WorkerPool(int num_threads) {
   CHECK(num_threads >= 1 && num_threads <= 1024, "{} threads", num_threads);
@@ -15,6 +31,7 @@ WorkerPool::~WorkerPool() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
+    ++generation_;
   }
   start_.notify_all();
   for (std::thread& thread : threads_) thread.join();
@@ -40,22 +57,26 @@ void WorkerPool::Run(int64_t count, int64_t grain, RangeFunction function, const
   }
   start_.notify_all();
   TakeRanges();
+  const auto done = [this] { return num_active_ == 0; };
+  if (Spin(done)) return;
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return num_active_ == 0; });
+  done_.wait(lock, done);
 }
 
 void WorkerPool::ThreadMain() {
   uint64_t seen = 0;
+  const auto started = [&] { return generation_ != seen; };
   for (;;) {
-    {
+    if (!Spin(started)) {
       std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stopping_ || generation_ != seen; });
-      if (stopping_) return;
-      seen = generation_;
+      start_.wait(lock, started);
     }
+    if (stopping_) return;
+    seen = generation_;
     TakeRanges();
+    if (--num_active_ != 0) continue;
     std::lock_guard lock(mutex_);
-    if (--num_active_ == 0) done_.notify_one();
+    done_.notify_one();
   }
 }
 

@@ -1,6 +1,7 @@
 // WorkerPool: a fixed set of threads for data-parallel loops on the CPU backend. Started once,
 // never grows. One loop runs at a time; the calling thread takes part. Results must not depend on
-// the number of threads: a body writes only what its own index owns.
+// the number of threads: a body writes only what its own index owns. Whoever waits looks for some
+// microseconds before it sleeps, because the next loop of a forward pass follows at once.
 #ifndef LAPIDARY_BASE_WORKER_POOL_H_
 #define LAPIDARY_BASE_WORKER_POOL_H_
 
@@ -45,11 +46,12 @@ class WorkerPool {
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
-  uint64_t generation_ = 0;  // guarded by mutex_; a new value starts a loop
-  int num_active_ = 0;       // guarded by mutex_; workers that have not finished the loop
-  bool stopping_ = false;    // guarded by mutex_
+  // Changed under mutex_ where a sleeper may wait for it, so that no wake-up is lost.
+  std::atomic<uint64_t> generation_{0};  // a new value starts a loop, or tells workers to stop
+  std::atomic<int> num_active_{0};       // workers that have not finished the loop
+  std::atomic<bool> stopping_{false};
 
-  // The current loop: written under mutex_ before the generation changes.
+  // The current loop: written before the generation changes.
   RangeFunction function_ = nullptr;
   const void* context_ = nullptr;
   int64_t count_ = 0, grain_ = 1;
