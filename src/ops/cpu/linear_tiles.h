@@ -9,7 +9,7 @@
 // block's tiles wait in memory. So weights come from memory once per block of rows, at any K.
 
 constexpr int kParts = 16 / kVecLanes;
-constexpr int64_t kPanelBytes = 256 * 1024;
+constexpr int64_t kPanelBytes = 128 * 1024;
 constexpr int64_t kMaxBlockRows = 64, kBlockTiles = 8;  // tiles of columns in a block
 constexpr int64_t kStretch = 512;   // of K; a tile's share of it stays in the first-level cache
 constexpr int64_t kPrefetch = 512;  // weights ahead; about 1 KiB a column covers memory latency
@@ -114,32 +114,34 @@ void Tile(const LinearParams& p, int64_t row, int64_t column, const Panel& panel
     }
 }
 
-// Rows [row, row_end) of one column tile. The rest below 4 rows takes a tile of its own height.
-template <int C>
-void TileRows(const LinearParams& p, int64_t row, int64_t row_end, int64_t column,
-              const Panel& panel, float* lanes) {
-  for (; row + 4 <= row_end; row += 4, lanes += 4 * C * 16)
-    Tile<4, C>(p, row, column, panel, lanes);
-  if (row_end - row == 3) Tile<3, C>(p, row, column, panel, lanes);
-  if (row_end - row == 2) Tile<2, C>(p, row, column, panel, lanes);
-  if (row_end - row == 1) Tile<1, C>(p, row, column, panel, lanes);
+// R rows of the columns [column, column_end) over one panel. Returns the lanes behind theirs.
+template <int R, int kColumns>
+float* TileColumns(const LinearParams& p, int64_t row, int64_t column, int64_t column_end,
+                   const Panel& panel, float* lanes) {
+  for (; column + kColumns <= column_end; column += kColumns, lanes += R * kColumns * 16)
+    Tile<R, kColumns>(p, row, column, panel, lanes);
+  for (; column < column_end; ++column, lanes += R * 16) Tile<R, 1>(p, row, column, panel, lanes);
+  return lanes;
 }
 
-// Rows [row, row_end) of the columns [column, column_end), at most kBlockTiles tiles.
+// Rows [row, row_end) of the columns [column, column_end), at most kBlockTiles tiles. The rest
+// below 4 rows takes tiles of its own height.
 template <int kColumns>
 void Block(const LinearParams& p, int64_t row, int64_t row_end, int64_t column,
            int64_t column_end) {
-  alignas(64) float lanes[kMaxBlockRows * kBlockTiles * kColumns * 16];
-  const int64_t rows = row_end - row, whole = p.k / 16 * 16;
-  const int64_t panel_k = kPanelBytes / (4 * rows) / kStretch * kStretch;
+  alignas(64) float all_lanes[kMaxBlockRows * kBlockTiles * kColumns * 16];
+  const int64_t whole = p.k / 16 * 16;
+  const int64_t panel_k = kPanelBytes / (4 * (row_end - row)) / kStretch * kStretch;
   int64_t k = 0;
   do {
     const Panel panel = {k, k + panel_k < whole ? k + panel_k : whole, whole};
-    float* tile = lanes;
-    int64_t at = column;
-    for (; at + kColumns <= column_end; at += kColumns, tile += rows * kColumns * 16)
-      TileRows<kColumns>(p, row, row_end, at, panel, tile);
-    for (; at < column_end; ++at, tile += rows * 16) TileRows<1>(p, row, row_end, at, panel, tile);
+    float* lanes = all_lanes;
+    int64_t at = row;
+    for (; at + 4 <= row_end; at += 4)
+      lanes = TileColumns<4, kColumns>(p, at, column, column_end, panel, lanes);
+    if (row_end - at == 3) TileColumns<3, kColumns>(p, at, column, column_end, panel, lanes);
+    if (row_end - at == 2) TileColumns<2, kColumns>(p, at, column, column_end, panel, lanes);
+    if (row_end - at == 1) TileColumns<1, kColumns>(p, at, column, column_end, panel, lanes);
     k = panel.end;
   } while (k < whole);
 }
