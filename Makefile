@@ -38,16 +38,18 @@ tidy:             ## clang-tidy of the files changed since SINCE (a commit)
 lint-all: lint    ## lint, and clang-tidy of every file
 	@tools/tidy --all
 
-asan: setup       ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
+asan: setup       ## every test, and 1,000 hostile requests, under AddressSanitizer and UndefinedBehaviorSanitizer
 	@cmake --preset cpu-asan
 	@cmake --build $(BUILD)/asan -j $(JOBS)
 	@$(CTEST) --test-dir $(BUILD)/asan
+	@python3 tests/clients/hostile_http.py --requests 1000 --program $(BUILD)/asan/lapidary
 
 # setarch: ThreadSanitizer wants addresses where older kernels put them.
-tsan: setup       ## the tests with threads (engine, server) under ThreadSanitizer
+tsan: setup       ## the tests with threads (engine, server), and 500 hostile requests, under ThreadSanitizer
 	@cmake --preset cpu-tsan
-	@cmake --build $(BUILD)/tsan -j $(JOBS) --target threaded_tests
+	@cmake --build $(BUILD)/tsan -j $(JOBS) --target threaded_tests lapidary
 	@setarch -R $(CTEST) --test-dir $(BUILD)/tsan -L threads
+	@setarch -R python3 tests/clients/hostile_http.py --requests 500 --program $(BUILD)/tsan/lapidary
 
 mutations: setup  ## 2,000 damaged checkpoints
 	@cmake --preset cpu -DLAPIDARY_TESTS=ON

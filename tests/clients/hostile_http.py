@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mutated HTTP requests against the running server: it answers 2xx or 4xx or hangs up, and stays healthy.
 
-  hostile_http.py [--requests 10000] [--seed N]
+  hostile_http.py [--requests 10000] [--seed N] [--program build/lapidary]
 
 Every answer is well formed, none is 5xx, none takes 30 s; after each 1,000 requests /health is asked and answers in 100 ms.
 Standard library only.
@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 
-from server import Server
+from server import PROGRAM, Server
 
 ROUND = 1000
 HEALTH_SECONDS = 0.1
@@ -146,10 +146,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--program", default=PROGRAM)
     flags = parser.parse_args()
     statuses, slowest_health = collections.Counter(), 0.0
     # The context bounds what a request that lost its max_tokens may generate.
-    with Server("--max-model-len", "256") as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with Server("--max-model-len", "256", program=flags.program) as server, \
+            concurrent.futures.ThreadPoolExecutor(8) as pool:
         for first in range(0, flags.requests, ROUND):
             seeds = range(flags.seed * 10**9 + first, flags.seed * 10**9 + min(first + ROUND, flags.requests))
             statuses.update(pool.map(lambda seed: one(server.port, seed), seeds))

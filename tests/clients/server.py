@@ -8,14 +8,14 @@ import time
 import urllib.error
 import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build", "lapidary")
 READY_SECONDS = 60
 
 
 class Server:
     """`with Server("--api-key", "k") as server:`. On a failure inside, the server's log is printed."""
 
-    def __init__(self, *flags, program=os.path.join(ROOT, "build", "lapidary")):
+    def __init__(self, *flags, program=PROGRAM):
         self.log = tempfile.TemporaryFile(mode="w+b")
         self.process = subprocess.Popen([program, "serve", "--port", "0", *flags],
                                         stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
