@@ -29,7 +29,7 @@ int RunPlan(const PlanFlags& flags) {
         fmt::format("{} is an assistant; give the model it belongs to", dir.string()));
   const uint64_t weights = WeightBytes(config);
   const KvLayout layout = KvLayout::Make(KvShapes(config), config.window, DType::kBf16);
-  const KvFormula formula(layout, EngineOptions().chunk_tokens);
+  const KvFormula formula(layout, kDefaultDrafts);
   const uint64_t memory = flags.device_memory != 0 ? flags.device_memory : AvailableMemoryBytes();
   const uint64_t free = memory - std::min(memory, weights);
   const uint64_t slabs = free / static_cast<uint64_t>(layout.slab_bytes);

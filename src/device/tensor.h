@@ -47,6 +47,8 @@ struct Tensor {
   float* f32() { return static_cast<float*>(Typed(DType::kF32)); }
   const Bf16* bf16() const { return static_cast<const Bf16*>(Typed(DType::kBf16)); }
   Bf16* bf16() { return static_cast<Bf16*>(Typed(DType::kBf16)); }
+  const int32_t* i32() const { return static_cast<const int32_t*>(Typed(DType::kI32)); }
+  int32_t* i32() { return static_cast<int32_t*>(Typed(DType::kI32)); }
   const int64_t* i64() const { return static_cast<const int64_t*>(Typed(DType::kI64)); }
 
   // Rows [begin, begin + count) as a view.

@@ -1,110 +1,61 @@
 #include "engine/choice.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace lapidary {
 
-Choice::Choice(std::shared_ptr<LiveRequest> live, int index, int max_length, const EngineIds& ids)
-    : live_(std::move(live)),
-      index_(index),
-      max_length_(static_cast<size_t>(max_length)),
-      ids_(ids),
-      stops_(live_->request.sampling.stop_ids) {
-  if (!live_->request.sampling.ignore_eos)
-    stops_.insert(stops_.end(), ids.end_ids.begin(), ids.end_ids.end());
+Choice::Choice(std::shared_ptr<LiveRequest> live, std::shared_ptr<const SequenceParams> params,
+               const std::vector<int32_t>& end_ids)
+    : live_(std::move(live)), params_(std::move(params)), ends_(params_->sampling.stop_ids) {
+  if (!params_->sampling.ignore_eos) ends_.insert(ends_.end(), end_ids.begin(), end_ids.end());
 }
 
-bool Choice::Advance(const PlannedRows& rows, const float* logits, std::span<const int32_t> history,
-                     Sampler& sampler, int vocab_size) {
-  const auto vocab = static_cast<size_t>(vocab_size);
-  const auto num_outputs = static_cast<size_t>(rows.num_outputs);
-  for (size_t i = 0; i < num_outputs; ++i) {
-    if (AllFinite({logits + i * vocab, vocab})) continue;
-    End(FinishReason::kError);
-    return true;
-  }
-  const SamplingParams& params = live_->request.sampling;
+SequenceResult Choice::Take(const PlannedRows& rows, RowsNews&& news) {
+  SequenceResult result;
+  result.id = rows.id;
+  drafted_ += news.num_drafted;
+  accepted_ += news.num_accepted;
   const bool prompt_done =
-      rows.first_position + rows.num_rows >= static_cast<int>(live_->request.prompt.size());
-  if (index_ == 0 && params.num_prompt_logprobs >= 0 && num_generated_ == 0)
-    ScorePrompt(rows, logits, vocab);
-  if (rows.samples) {
-    Draw({logits + (num_outputs - 1) * vocab, vocab}, history, sampler);
-  } else if (prompt_done && live_->request.max_tokens == 0) {
-    End(FinishReason::kLength);
+      rows.decode || rows.first_position + rows.num_rows >= params_->num_prompt;
+  if (params_->sampling.num_prompt_logprobs >= 0 && index() == 0 && !scored_) {
+    if (prompt_logprobs_.empty()) prompt_logprobs_.emplace_back();  // nothing predicts the first
+    std::move(news.prompt_logprobs.begin(), news.prompt_logprobs.end(),
+              std::back_inserter(prompt_logprobs_));
+    if (prompt_done) {
+      event_.prompt_logprobs = std::move(prompt_logprobs_);
+      scored_ = true;
+    }
   }
-  if (prompt_done && !prompt_logprobs_.empty())
-    event_.prompt_logprobs = std::exchange(prompt_logprobs_, {});
-  return event_.finish != FinishReason::kNone;
+  for (size_t i = 0; i < news.tokens.size() && event_.finish == FinishReason::kNone; ++i) {
+    result.tokens.push_back(news.tokens[i]);
+    if (i < news.logprobs.size()) event_.logprobs.push_back(std::move(news.logprobs[i]));
+    AddToken(news.tokens[i]);
+  }
+  if (event_.finish == FinishReason::kNone) {
+    if (news.not_finite) {
+      End(FinishReason::kError);
+      result.failed = true;
+    } else if (news.exhausted) {  // the masks leave nothing to say
+      End(FinishReason::kStop);
+    } else if (prompt_done && params_->max_length == params_->num_prompt) {
+      End(FinishReason::kLength);  // the prompt was only scored
+    }
+  }
+  result.finished = event_.finish != FinishReason::kNone;
+  return result;
 }
 
-void Choice::ScorePrompt(const PlannedRows& rows, const float* logits, size_t vocab) {
-  const std::vector<int32_t>& prompt = live_->request.prompt;
-  if (prompt_logprobs_.empty()) prompt_logprobs_.emplace_back();  // nothing predicts the first
-  const auto first = static_cast<size_t>(rows.first_position + rows.num_rows - rows.num_outputs);
-  for (size_t i = 0; i < static_cast<size_t>(rows.num_outputs); ++i) {
-    const size_t next = first + i + 1;
-    if (next != prompt_logprobs_.size() || next >= prompt.size()) continue;
-    prompt_logprobs_.emplace_back(LogprobsOf({logits + i * vocab, vocab}, prompt[next],
-                                             live_->request.sampling.num_prompt_logprobs, false));
-  }
-}
-
-void Choice::Draw(std::span<const float> logits, std::span<const int32_t> history,
-                  Sampler& sampler) {
-  const SamplingParams& params = live_->request.sampling;
-  SamplingRow row;
-  row.temperature = params.temperature;
-  row.top_k = params.top_k;
-  row.top_p = params.top_p;
-  row.min_p = params.min_p;
-  row.presence_penalty = params.presence_penalty;
-  row.frequency_penalty = params.frequency_penalty;
-  row.repetition_penalty = params.repetition_penalty;
-  row.seed = params.seed;
-  row.choice = static_cast<uint32_t>(index_);
-  row.position = history.size();
-  row.history = history;
-  row.num_prompt = live_->request.prompt.size();
-  row.suppress = ids_.suppress_ids;
-  row.bias = params.logit_bias;
-  row.allowed = params.allowed_ids;
-  row.bad_words = params.bad_words;
-  if (num_generated_ < params.min_tokens) row.held_off = stops_;
-  const auto token = sampler.Sample(logits, row);
-  if (!token) {  // the masks leave nothing to say
-    End(FinishReason::kStop);
-    return;
-  }
-  if (params.num_logprobs >= 0 || !params.logprob_ids.empty())
-    event_.logprobs.push_back(LogprobsOf(logits, *token, params.num_logprobs, true));
-  event_.tokens.push_back(*token);
-  last_token_ = *token;
+void Choice::AddToken(int32_t token) {
+  event_.tokens.push_back(token);
   ++num_generated_;
-  CheckEnd(*token, history.size() + 1);
-}
-
-void Choice::CheckEnd(int32_t token, size_t length) {
-  if (std::find(stops_.begin(), stops_.end(), token) != stops_.end()) {
+  if (std::find(ends_.begin(), ends_.end(), token) != ends_.end()) {
     event_.stop_id = token;
     End(FinishReason::kStop);
-  } else if (length >= max_length_) {
+  } else if (params_->num_prompt + num_generated_ >= params_->max_length) {
     End(FinishReason::kLength);
   }
-}
-
-TokenLogprobs Choice::LogprobsOf(std::span<const float> logits, int32_t token, int num_top,
-                                 bool asked) const {
-  const RowLogprobs row(logits);
-  TokenLogprobs result;
-  result.token = token;
-  result.logprob = row.of(token);
-  result.top = row.Top(std::max(0, num_top));
-  if (asked)
-    for (const int32_t id : live_->request.sampling.logprob_ids)
-      result.asked.emplace_back(id, row.of(id));
-  return result;
 }
 
 bool Choice::has_news() const {
@@ -114,7 +65,10 @@ bool Choice::has_news() const {
 TokenEvent Choice::TakeEvent() {
   TokenEvent event = std::exchange(event_, {});
   event.request_id = live_->request.id;
-  event.choice = index_;
+  event.choice = index();
+  event.drafted_tokens = drafted_;
+  event.accepted_tokens = accepted_;
+  event.times = times_;
   return event;
 }
 

@@ -1,15 +1,13 @@
-// Choice: one answer being generated: draws its tokens, knows when it ends, keeps its news until
-// they are delivered.
+// Choice: one answer being generated: takes what a step drew for it, knows when it ends, keeps its
+// news until they are delivered.
 #ifndef LAPIDARY_ENGINE_CHOICE_H_
 #define LAPIDARY_ENGINE_CHOICE_H_
 
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "engine/request.h"
 #include "engine/scheduler.h"
-#include "ops/sampling.h"
 
 namespace lapidary {
 
@@ -19,43 +17,35 @@ struct LiveRequest {
   int num_live = 0;  // choices that have not ended
 };
 
-// Ids the whole engine treats alike.
-struct EngineIds {
-  std::vector<int32_t> end_ids, suppress_ids;
-};
-
 class Choice {
  public:
-  Choice(std::shared_ptr<LiveRequest> live, int index, int max_length, const EngineIds& ids);
+  Choice(std::shared_ptr<LiveRequest> live, std::shared_ptr<const SequenceParams> params,
+         const std::vector<int32_t>& end_ids);
 
-  // logits are of rows.num_outputs rows of V; history the sequence so far. Draws a token if the
-  // plan said so. True when the choice has ended.
-  bool Advance(const PlannedRows& rows, const float* logits, std::span<const int32_t> history,
-               Sampler& sampler, int vocab_size);
+  // Takes the news of its rows; tokens behind an end do not count.
+  SequenceResult Take(const PlannedRows& rows, RowsNews&& news);
   // Ends it now with this reason.
   void End(FinishReason reason) { event_.finish = reason; }
   bool has_news() const;
   TokenEvent TakeEvent();
 
   LiveRequest& live() { return *live_; }
-  int index() const { return index_; }
-  int32_t last_token() const { return last_token_; }
+  const std::shared_ptr<const SequenceParams>& params() const { return params_; }
+  int index() const { return static_cast<int>(params_->choice); }
+  int num_generated() const { return num_generated_; }
+  RequestTimes& times() { return times_; }
 
  private:
-  void ScorePrompt(const PlannedRows& rows, const float* logits, size_t vocab);
-  void Draw(std::span<const float> logits, std::span<const int32_t> history, Sampler& sampler);
-  void CheckEnd(int32_t token, size_t length);
-  TokenLogprobs LogprobsOf(std::span<const float> logits, int32_t token, int num_top,
-                           bool asked) const;
+  void AddToken(int32_t token);
 
   std::shared_ptr<LiveRequest> live_;
-  int index_;
-  size_t max_length_;
-  const EngineIds& ids_;
-  std::vector<int32_t> stops_;  // all ids that end it
+  std::shared_ptr<const SequenceParams> params_;
+  std::vector<int32_t> ends_;  // ids that end it
   int num_generated_ = 0;
-  int32_t last_token_ = -1;
+  bool scored_ = false;  // its prompt logprobs are complete
   std::vector<std::optional<TokenLogprobs>> prompt_logprobs_;
+  int drafted_ = 0, accepted_ = 0;
+  RequestTimes times_;
   TokenEvent event_;
 };
 

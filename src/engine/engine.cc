@@ -6,9 +6,7 @@
 #include <utility>
 
 #include "engine/engine_loop.h"
-#include "kv/arena.h"
-#include "model/gemma4.h"
-#include "ops/cpu/cpu_ops.h"
+#include "engine/rank.h"
 
 namespace lapidary {
 namespace {
@@ -22,30 +20,15 @@ int64_t AvailableBytes() {
   return int64_t{1} << 30;
 }
 
-class Gemma4Runner : public StepRunner {
- public:
-  Gemma4Runner(std::unique_ptr<Checkpoint> target, const Gemma4::Limits& limits,
-               const KvLayout& layout, int32_t num_slabs, int num_threads)
-      : target_(std::move(target)),
-        ops_(MakeCpuOps(num_threads)),
-        arena_(layout, num_slabs),
-        model_(target_->config, target_->weights, *ops_, arena_, limits) {}
-  StepOutput Forward(const Batch& batch) override { return model_.Forward(batch); }
-
- private:
-  std::unique_ptr<Checkpoint> target_;
-  std::unique_ptr<Ops> ops_;
-  KvArena arena_;
-  Gemma4 model_;
-};
-
 void CheckOptions(const EngineOptions& options, const ModelConfig& config) {
   const auto in_vocabulary = [&](int32_t id) { return id >= 0 && id < config.vocab_size; };
   const auto ids_ok = [&](const std::vector<int32_t>& ids) {
     return std::all_of(ids.begin(), ids.end(), in_vocabulary);
   };
-  if (options.num_draft_tokens != 0)
-    throw StartupError("speculative decoding is not built yet; use --speculative-num-steps 0");
+  if (options.num_draft_tokens < -1 || options.num_draft_tokens > kMaxDrafts)
+    throw StartupError(fmt::format("--speculative-num-steps must be 0 to {}", kMaxDrafts));
+  if (options.reserved_output_tokens < 1)
+    throw StartupError("--reserve-output-tokens must be positive");
   if (options.max_running_requests < 1 || options.max_running_requests > 4096)
     throw StartupError("--max-running-requests must be 1 to 4096");
   if (options.max_queued_requests < 1) throw StartupError("--max-queued-requests must be positive");
@@ -73,17 +56,27 @@ int LongestContext(const KvFormula& formula, int64_t num_slabs, int limit) {
   return low;
 }
 
-LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config) {
+LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bool has_drafter) {
   LoopOptions loop;
   loop.vocab_size = config.vocab_size;
   loop.max_queued_requests = options.max_queued_requests;
-  loop.limits = {options.max_running_requests, options.chunk_tokens};
+  loop.limits.max_running = options.max_running_requests;
+  loop.limits.chunk_tokens = options.chunk_tokens;
+  loop.limits.reserved_output = options.reserved_output_tokens;
+  loop.limits.overcommit = options.overcommit;
+  loop.prefix_cache = options.prefix_cache;
+  loop.overlap = options.overlap;
+  // A request may ask for more drafts than the engine makes by itself.
+  if (has_drafter && options.num_draft_tokens != 0)
+    loop.limits.max_drafts = loop.drafts.max_drafts =
+        options.num_draft_tokens > 0 ? options.num_draft_tokens : kDefaultDrafts;
+  loop.drafts.adaptive = options.num_draft_tokens < 0;
+  loop.drafts.position = options.draft_position;
   loop.layout = KvLayout::Make(KvShapes(config), config.window, DType::kF32);
   loop.end_ids = options.end_ids;
   if (loop.end_ids.empty()) loop.end_ids.assign(config.eos_ids.begin(), config.eos_ids.end());
-  loop.suppress_ids = options.suppress_ids;
 
-  const KvFormula formula(loop.layout, options.chunk_tokens);
+  const KvFormula formula(loop.layout, loop.limits.max_drafts);
   const int wanted = options.max_model_len > 0 ? options.max_model_len : config.max_position;
   const int64_t most = formula.SlabsFor(wanted) * options.max_running_requests;
   const int64_t bytes =
@@ -91,8 +84,9 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config) {
           ? static_cast<int64_t>(std::min<uint64_t>(options.kv_bytes, uint64_t{1} << 60))
           : AvailableBytes() / 4;
   const int64_t slabs = std::min({bytes / loop.layout.slab_bytes, most, int64_t{1} << 24});
-  loop.max_model_len = options.max_model_len > 0 ? wanted : LongestContext(formula, slabs, wanted);
-  if (loop.max_model_len < 2 || formula.SlabsFor(loop.max_model_len) > slabs)
+  loop.limits.max_length =
+      options.max_model_len > 0 ? wanted : LongestContext(formula, slabs, wanted);
+  if (loop.limits.max_length < 2 || formula.SlabsFor(loop.limits.max_length) > slabs)
     throw StartupError(fmt::format(
         "a context of {} tokens needs {} bytes of KV cache, {} are to be had; use a shorter "
         "--max-model-len or more KV cache",
@@ -101,21 +95,39 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config) {
   return loop;
 }
 
+StepModelOptions PlanModel(const EngineOptions& options, const LoopOptions& loop) {
+  StepModelOptions model;
+  model.layout = loop.layout;
+  model.num_slabs = loop.num_slabs;
+  model.max_draft_sequences = loop.limits.max_running;
+  model.limits.max_rows = Scheduler::MaxRows(loop.limits);
+  model.limits.max_output_rows = Scheduler::MaxOutputRows(loop.limits);
+  model.limits.max_scratch_pages = Scheduler::MaxScratchPages(loop.layout, loop.limits);
+  model.limits.fast_prefill = options.fast_prefill;
+  model.num_threads = options.num_threads;
+  return model;
+}
+
 }  // namespace
 
 class Engine::Impl {
  public:
-  Impl(std::unique_ptr<Checkpoint> target, const EngineOptions& options) : config_(target->config) {
+  Impl(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
+       const EngineOptions& options)
+      : config_(target->config) {
     CheckOptions(options, config_);
-    const LoopOptions plan = PlanLoop(options, config_);
-    max_model_len_ = plan.max_model_len;
-    Gemma4::Limits limits;
-    limits.max_rows = Scheduler::MaxRows(plan.limits);
-    limits.max_output_rows = Scheduler::MaxOutputRows(plan.limits);
-    limits.fast_prefill = options.fast_prefill;
+    if (drafter != nullptr)
+      if (const Status fits = CheckDrafterFits(config_, drafter->config); !fits.ok())
+        throw StartupError(fits.error().message);
+    const LoopOptions plan = PlanLoop(options, config_, drafter != nullptr);
+    if (plan.limits.max_drafts == 0) drafter.reset();
+    max_model_len_ = plan.limits.max_length;
+    const RankOptions rank{plan.limits.max_running, Scheduler::TableCells(plan.limits),
+                           options.suppress_ids};
     loop_ = std::make_unique<EngineLoop>(
-        std::make_unique<Gemma4Runner>(std::move(target), limits, plan.layout, plan.num_slabs,
-                                       options.num_threads),
+        std::make_unique<Rank>(
+            MakeGemma4StepModel(std::move(target), std::move(drafter), PlanModel(options, plan)),
+            rank),
         plan);
   }
 
@@ -124,14 +136,14 @@ class Engine::Impl {
   std::unique_ptr<EngineLoop> loop_;
 };
 
-// The drafter waits for speculation; taking it keeps the call the same then.
-Engine::Engine(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> /*drafter*/,
+Engine::Engine(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
                const EngineOptions& options)
-    : impl_(std::make_unique<Impl>(std::move(target), options)) {}
+    : impl_(std::make_unique<Impl>(std::move(target), std::move(drafter), options)) {}
 Engine::~Engine() = default;
 
 const ModelConfig& Engine::config() const { return impl_->config_; }
 int Engine::max_model_len() const { return impl_->max_model_len_; }
+int64_t Engine::FlushCache() { return impl_->loop_->FlushCache(); }
 Status Engine::Submit(Request request, TokenSink sink) {
   return impl_->loop_->Submit(std::move(request), std::move(sink));
 }

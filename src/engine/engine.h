@@ -3,25 +3,36 @@
 #ifndef LAPIDARY_ENGINE_ENGINE_H_
 #define LAPIDARY_ENGINE_ENGINE_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "engine/request.h"
+#include "model/drafter.h"
 #include "model/loader.h"
 
 namespace lapidary {
+
+inline constexpr int kDefaultDrafts = 4;  // the most the adaptive policy makes
 
 struct EngineOptions {
   int max_model_len = 0;          // 0: the model's, or what fits
   int max_running_requests = 64;  // sequences in a step; n choices count n
   int max_queued_requests = 8192;
-  int chunk_tokens = 256;        // prefill rows a step
-  uint64_t kv_bytes = 0;         // 0: min(1/4 of available RAM, max running x context)
-  int num_threads = 0;           // 0: all cores
-  bool fast_prefill = true;      // YOCO prefill in models with shared KV layers
-  int num_draft_tokens = 0;      // drafts a burst; 0: no speculation
+  int chunk_tokens = 256;             // prefill rows a step
+  uint64_t kv_bytes = 0;              // 0: min(1/4 of available RAM, max running x context)
+  int num_threads = 0;                // 0: all cores
+  bool fast_prefill = true;           // YOCO prefill in models with shared KV layers
+  int reserved_output_tokens = 4096;  // of each request; beyond it a sequence may be retracted
+  bool overcommit = false;            // reserve prompts only
+  bool prefix_cache = true;
+  bool overlap = true;  // plan a step ahead of the tokens
+  int num_draft_tokens =
+      -1;  // drafts a burst; 0: no speculation; -1: adaptive, if there is a drafter
+  std::optional<DraftPosition> draft_position;  // none: measured
   std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content
   std::vector<int32_t> suppress_ids;  // never sampled
 };
@@ -30,9 +41,13 @@ struct EngineStats {
   int num_running = 0, num_queued = 0;
   int64_t num_steps = 0;
   int64_t prompt_tokens = 0, generated_tokens = 0;
-  int64_t total_slabs = 0, used_slabs = 0;
-  int64_t drafted_tokens = 0, accepted_tokens = 0;
-  int64_t preemptions = 0;
+  int64_t total_slabs = 0, used_slabs = 0;  // used: with a page that a sequence reads
+  int64_t full_pages = 0, sliding_pages = 0, idle_pages = 0;
+  int64_t num_bursts = 0, drafted_tokens = 0, accepted_tokens = 0;
+  std::array<int64_t, kMaxDrafts> accepted_by_place{};
+  int64_t preemptions = 0, recomputed_tokens = 0;
+  int64_t cache_queries = 0, cache_hits = 0;  // in prompt tokens
+  int64_t aborted = 0, nonfinite_rows = 0, stalls = 0;
   int64_t last_progress_ms = 0;  // steady clock, of the last finished step or idle pass
 };
 
@@ -55,6 +70,8 @@ class Engine {
   void Cancel(uint64_t request_id);
   // Ends one choice only, as done by the caller (stop string): no further event for it.
   void CancelChoice(uint64_t request_id, int choice);
+  // Drops cached pages that nobody uses; returns how many.
+  int64_t FlushCache();
   EngineStats stats() const;
 
  private:

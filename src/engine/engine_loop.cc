@@ -1,7 +1,12 @@
 #include "engine/engine_loop.h"
 
+#include <spdlog/spdlog.h>
+
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <future>
 #include <map>
 #include <mutex>
 #include <set>
@@ -10,6 +15,7 @@
 #include <utility>
 
 #include "engine/choice.h"
+#include "engine/device_thread.h"
 #include "engine/validate.h"
 
 namespace lapidary {
@@ -17,10 +23,18 @@ namespace {
 
 constexpr uint64_t kAllChoices = kMaxChoices;
 
-int64_t NowMs() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
+int64_t NowUs() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// Shares pages between the choices of one request and with nobody else.
+CacheSalt OwnSalt(uint64_t request_id) {
+  CacheSalt salt{};
+  salt.fill(0xff);
+  std::memcpy(salt.data(), &request_id, sizeof(request_id));
+  return salt;
 }
 
 }  // namespace
@@ -29,17 +43,16 @@ class EngineLoop::Impl {
  public:
   Impl(std::unique_ptr<StepRunner> runner, const LoopOptions& options)
       : options_(options),
-        ids_{options.end_ids, options.suppress_ids},
-        runner_(std::move(runner)),
         scheduler_(options.layout, options.num_slabs, options.limits),
-        sampler_(options.vocab_size) {
-    if (!scheduler_.Fits(options.max_model_len))
+        drafts_(options.drafts) {
+    if (!scheduler_.Fits(options.limits.max_length))
       throw StartupError(fmt::format(
           "the KV cache has {} slabs of {} bytes, a context of {} tokens needs {}; use a shorter "
           "--max-model-len or more KV cache",
-          options.num_slabs - 1, options.layout.slab_bytes, options.max_model_len,
-          KvFormula(options.layout, options.limits.chunk_tokens).SlabsFor(options.max_model_len)));
+          options.num_slabs - 1, options.layout.slab_bytes, options.limits.max_length,
+          scheduler_.formula().SlabsFor(options.limits.max_length)));
     stats_.total_slabs = scheduler_.pool().num_slabs();
+    device_ = std::make_unique<DeviceThread>(std::move(runner));
     thread_ = std::thread([this] { Run(); });
   }
 
@@ -53,7 +66,7 @@ class EngineLoop::Impl {
   }
 
   Status Submit(Request request, TokenSink sink) {
-    Status status = ValidateRequest(request, options_.vocab_size, options_.max_model_len);
+    Status status = ValidateRequest(request, options_.vocab_size, options_.limits.max_length);
     if (!status.ok()) return status;
     {
       const std::lock_guard lock(mutex_);
@@ -67,7 +80,7 @@ class EngineLoop::Impl {
       live->num_live = request.num_choices;
       live->request = std::move(request);
       live->sink = std::move(sink);
-      arrivals_.push_back(std::move(live));
+      arrivals_.push_back({std::move(live), NowUs()});
     }
     wake_.notify_one();
     return Ok{};
@@ -82,6 +95,18 @@ class EngineLoop::Impl {
     wake_.notify_one();
   }
 
+  int64_t FlushCache() {
+    std::promise<int64_t> answer;
+    std::future<int64_t> flushed = answer.get_future();
+    {
+      const std::lock_guard lock(mutex_);
+      if (stop_) return 0;
+      flushes_.push_back(std::move(answer));
+    }
+    wake_.notify_one();
+    return flushed.get();
+  }
+
   EngineStats stats() const {
     const std::lock_guard lock(mutex_);
     EngineStats stats = stats_;
@@ -90,45 +115,172 @@ class EngineLoop::Impl {
   }
 
  private:
-  using Live = std::shared_ptr<LiveRequest>;
+  struct Arrival {
+    std::shared_ptr<LiveRequest> live;
+    int64_t time_us;
+  };
+  // A plan the device has and the loop has not read.
+  struct Unread {
+    std::vector<PlannedRows> rows;
+    DraftPosition verified, drafted;
+  };
 
   void Run() {
     while (Take()) Step();
+    while (!unread_.empty()) Read();
     while (!choices_.empty()) EndChoice(choices_.begin()->first, FinishReason::kAbort);
+    const std::lock_guard lock(mutex_);
+    for (auto& answer : flushes_) answer.set_value(0);
+  }
+
+  // The two orders, one page: overlapped, the device runs step n + 1 while step n is read.
+  void Step() {
+    StepPlan plan = scheduler_.Plan(NowUs() / 1000, drafts_.num_drafts(scheduler_.num_decoding()));
+    for (const SequenceId id : scheduler_.expired()) EndChoice(id, FinishReason::kAbort);
+    const bool has_rows = !plan.rows.empty();
+    Launch(std::move(plan));
+    if (!options_.overlap || !has_rows) {
+      while (!unread_.empty()) Read();
+    } else if (unread_.size() > 1) {
+      Read();
+    }
+    Publish();
+    WatchForStall(has_rows);
+  }
+
+  void Launch(StepPlan plan) {
+    plan.draft_position = drafts_.position();
+    bool drafts = false;
+    const int64_t now = NowUs();
+    for (const PlannedRows& rows : plan.rows) {
+      drafts |= rows.num_new_drafts > 0;
+      const auto found = choices_.find(rows.id);
+      if (found == choices_.end()) continue;
+      RequestTimes& times = found->second.times();
+      if (times.first_step_us == 0) times.first_step_us = now;
+    }
+    drafts_.Planned(drafts);
+    unread_.push_back({plan.rows, newest_position_, plan.draft_position});
+    newest_position_ = plan.draft_position;
+    device_->Launch(std::move(plan));
+  }
+
+  // Takes the oldest unread step: its tokens enter the scheduler first, then leave for the clients.
+  void Read() {
+    const Unread step = std::move(unread_.front());
+    unread_.pop_front();
+    StepNews news = device_->Read();
+    if (step.rows.empty()) return;
+    StepResult results;
+    const int64_t now = NowUs();
+    for (size_t i = 0; i < step.rows.size(); ++i)
+      results.push_back(TakeNews(step, step.rows[i], std::move(news.rows.at(i)), now));
+    scheduler_.Commit(results);
+    ++num_steps_;
+    for (const SequenceResult& result : results) Deliver(result);
+    if (drafts_.TakeDecision())
+      spdlog::info(
+          "draft position {}: accepted {:.3f} of drafts at the newest index, {:.3f} one before",
+          drafts_.position() == DraftPosition::kNewest ? "newest" : "last-kv",
+          drafts_.acceptance(DraftPosition::kNewest), drafts_.acceptance(DraftPosition::kLastKv));
+  }
+
+  SequenceResult TakeNews(const Unread& step, const PlannedRows& rows, RowsNews&& news,
+                          int64_t now_us) {
+    const auto found = choices_.find(rows.id);
+    if (found == choices_.end()) return {rows.id, {}, false, false};
+    Choice& choice = found->second;
+    drafts_.Observe(step.verified, news.num_drafted, news.num_accepted);
+    if (news.num_drafted > 0) {
+      ++counts_.num_bursts;
+      counts_.drafted_tokens += news.num_drafted;
+      counts_.accepted_tokens += news.num_accepted;
+      for (int i = 0; i < news.num_accepted; ++i)
+        ++counts_.accepted_by_place[static_cast<size_t>(i)];
+    }
+    counts_.nonfinite_rows += news.not_finite;
+    if (rows.samples && choice.num_generated() == 0 && !rows.decode)
+      counts_.prompt_tokens += choice.params()->num_prompt;
+    SequenceResult result = choice.Take(rows, std::move(news));
+    counts_.generated_tokens += static_cast<int64_t>(result.tokens.size());
+    if (!result.tokens.empty()) {
+      RequestTimes& times = choice.times();
+      if (times.first_token_us == 0) times.first_token_us = now_us;
+      times.newest_token_us = now_us;
+    }
+    return result;
+  }
+
+  void Deliver(const SequenceResult& result) {
+    const auto found = choices_.find(result.id);
+    if (found == choices_.end()) return;
+    Choice& choice = found->second;
+    if (!choice.has_news()) return;
+    TokenEvent event = choice.TakeEvent();
+    event.cached_tokens = scheduler_.cached_tokens(result.id);
+    const TokenSink sink = choice.live().sink;
+    if (result.finished) EndChoice(result.id, FinishReason::kNone);
+    sink(std::move(event));
   }
 
   // Waits for work; false when the engine stops.
   bool Take() {
-    std::vector<Live> arrivals;
+    std::vector<Arrival> arrivals;
     std::vector<std::pair<uint64_t, uint64_t>> cancels;
+    std::vector<std::promise<int64_t>> flushes;
     bool stop = false;
     {
       std::unique_lock lock(mutex_);
       // Ticks while idle, so that a watchdog can tell idle from stuck.
-      while (scheduler_.idle() && arrivals_.empty() && cancels_.empty() && !stop_) {
-        stats_.last_progress_ms = NowMs();
+      while (scheduler_.idle() && arrivals_.empty() && cancels_.empty() && flushes_.empty() &&
+             !stop_) {
+        stats_.last_progress_ms = NowUs() / 1000;
         wake_.wait_for(lock, std::chrono::milliseconds(500));
       }
       arrivals.swap(arrivals_);
       cancels.swap(cancels_);
+      flushes.swap(flushes_);
       stop = stop_;
     }
-    for (Live& live : arrivals) Start(live);
+    for (const Arrival& arrival : arrivals) Start(arrival);
     for (const auto& [request_id, choice] : cancels) TakeCancel(request_id, choice);
+    for (auto& answer : flushes) answer.set_value(scheduler_.FlushCache());
     return !stop;
   }
 
-  void Start(const Live& live) {
-    const Request& request = live->request;
+  void Start(const Arrival& arrival) {
+    const Request& request = arrival.live->request;
     const int64_t wanted = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
-    const auto max_length = static_cast<int>(std::min<int64_t>(wanted, options_.max_model_len));
+    const auto max_length = static_cast<int>(std::min<int64_t>(wanted, options_.limits.max_length));
     std::vector<SequenceId>& sequences = by_request_[request.id];
     for (int index = 0; index < request.num_choices; ++index) {
-      const SequenceId id = next_sequence_++;
-      const bool scored = index == 0 && request.sampling.num_prompt_logprobs >= 0;
-      scheduler_.Add({id, request.prompt, max_length, scored});
-      choices_.emplace(id, Choice(live, index, max_length, ids_));
-      sequences.push_back(id);
+      auto params = std::make_shared<SequenceParams>();
+      params->sampling = request.sampling;
+      params->choice = static_cast<uint32_t>(index);
+      params->num_prompt = static_cast<int>(request.prompt.size());
+      params->max_length = max_length;
+      params->stop_ids = request.sampling.stop_ids;
+      if (!request.sampling.ignore_eos)
+        params->stop_ids.insert(params->stop_ids.end(), options_.end_ids.begin(),
+                                options_.end_ids.end());
+      NewSequence added;
+      added.id = next_sequence_++;
+      added.prompt = request.prompt;
+      added.max_tokens = max_length;
+      added.priority = request.priority;
+      if (request.deadline_ms > 0) added.deadline_ms = request.deadline_ms;
+      added.salt = options_.prefix_cache ? request.salt : OwnSalt(request.id);
+      added.turn_borders = request.turn_borders;
+      added.waits_for_prompt_of = index == 0 ? 0 : sequences.front();
+      added.score_prompt = index == 0 && request.sampling.num_prompt_logprobs >= 0;
+      added.caches = options_.prefix_cache || request.num_choices > 1;
+      if (request.max_drafts) added.max_drafts = *request.max_drafts;
+      added.params = params;
+      Choice choice(arrival.live, params, options_.end_ids);
+      choice.times().arrival_us = arrival.time_us;
+      choices_.emplace(added.id, std::move(choice));
+      sequences.push_back(added.id);
+      scheduler_.Add(std::move(added));
     }
   }
 
@@ -158,82 +310,75 @@ class EngineLoop::Impl {
       live_ids_.erase(request_id);
       queued_.erase(request_id);
     }
+    counts_.aborted += reason == FinishReason::kAbort;
     if (reason == FinishReason::kNone) return;
     choice.End(reason);
     live.sink(choice.TakeEvent());
   }
 
-  void Step() {
-    const StepPlan plan = scheduler_.Plan();
-    StepOutput output;
-    if (!plan.rows.empty()) output = runner_->Forward(plan.batch);
-    StepResult result;
-    for (const PlannedRows& rows : plan.rows) result.push_back(Advance(rows, output));
-    scheduler_.Commit(result);
-    Publish(plan);
-    for (const SequenceResult& news : result) Deliver(news);
-  }
-
-  SequenceResult Advance(const PlannedRows& rows, const StepOutput& output) {
-    Choice& choice = choices_.at(rows.id);
-    const float* logits = rows.num_outputs == 0
-                              ? nullptr
-                              : output.logits.Rows(rows.first_output, rows.num_outputs).f32();
-    SequenceResult result{rows.id, -1, false};
-    result.finished =
-        choice.Advance(rows, logits, scheduler_.tokens(rows.id), sampler_, options_.vocab_size);
-    result.token = choice.last_token();
-    prompt_tokens_ += rows.samples && rows.first_position + rows.num_rows ==
-                                          static_cast<int>(choice.live().request.prompt.size())
-                          ? static_cast<int64_t>(choice.live().request.prompt.size())
-                          : 0;
-    generated_tokens_ += rows.samples;
-    return result;
-  }
-
-  void Deliver(const SequenceResult& news) {
-    Choice& choice = choices_.at(news.id);
-    if (!choice.has_news()) return;
-    TokenEvent event = choice.TakeEvent();
-    const TokenSink& sink = choice.live().sink;
-    if (news.finished) {
-      const TokenSink last = sink;
-      EndChoice(news.id, FinishReason::kNone);
-      last(std::move(event));
-    } else {
-      sink(std::move(event));
-    }
-  }
-
-  void Publish(const StepPlan& plan) {
+  void Publish() {
+    const SchedulerCounters& counters = scheduler_.counters();
+    const SlabPool& pool = scheduler_.pool();
     const std::lock_guard lock(mutex_);
-    for (const PlannedRows& rows : plan.rows) queued_.erase(choices_.at(rows.id).live().request.id);
+    for (const Unread& step : unread_)
+      for (const PlannedRows& rows : step.rows)
+        if (const auto found = choices_.find(rows.id); found != choices_.end())
+          queued_.erase(found->second.live().request.id);
+    const int64_t total_slabs = stats_.total_slabs;
+    stats_ = counts_;
+    stats_.total_slabs = total_slabs;
     stats_.num_running = scheduler_.num_running();
-    stats_.num_steps += !plan.rows.empty();
-    stats_.used_slabs = scheduler_.pool().num_slabs() - scheduler_.pool().num_free_slabs();
-    stats_.prompt_tokens = prompt_tokens_;
-    stats_.generated_tokens = generated_tokens_;
-    stats_.preemptions = scheduler_.num_preemptions();
-    stats_.last_progress_ms = NowMs();
+    stats_.num_steps = num_steps_;
+    stats_.used_slabs =
+        pool.num_live_slabs(PageKind::kFull) + pool.num_live_slabs(PageKind::kSliding);
+    stats_.full_pages = pool.num_live_pages(PageKind::kFull);
+    stats_.sliding_pages = pool.num_live_pages(PageKind::kSliding);
+    stats_.idle_pages =
+        pool.num_idle_pages(PageKind::kFull) + pool.num_idle_pages(PageKind::kSliding);
+    stats_.preemptions = counters.retractions;
+    stats_.recomputed_tokens = counters.recomputed_tokens;
+    stats_.cache_queries = counters.cache_queries;
+    stats_.cache_hits = counters.cache_hits;
+    stats_.last_progress_ms = NowUs() / 1000;
+  }
+
+  // Waiting, nothing runs, nothing planned: never seen in the simulation, so it is said and the
+  // head is given up rather than everybody behind it.
+  void WatchForStall(bool has_rows) {
+    const bool stalls = !has_rows && unread_.empty() && scheduler_.num_running() == 0 &&
+                        scheduler_.num_waiting() > 0;
+    num_stalled_ = stalls ? num_stalled_ + 1 : 0;
+    if (num_stalled_ < 3) return;
+    num_stalled_ = 0;
+    ++counts_.stalls;
+    spdlog::error("scheduler stalled: {} wait, {} of {} slabs free", scheduler_.num_waiting(),
+                  scheduler_.pool().num_free_slabs(), scheduler_.pool().num_slabs());
+    const SequenceId head = scheduler_.head_of_queue();
+    scheduler_.Remove(head);
+    EndChoice(head, FinishReason::kError);
   }
 
   const LoopOptions options_;
-  const EngineIds ids_;
 
   // Engine thread only.
-  std::unique_ptr<StepRunner> runner_;
   Scheduler scheduler_;
-  Sampler sampler_;
+  DraftPolicy drafts_;
+  std::unique_ptr<DeviceThread> device_;
+  std::deque<Unread> unread_;
+  DraftPosition newest_position_ = DraftPosition::kNewest;
   std::map<SequenceId, Choice> choices_;
   std::unordered_map<uint64_t, std::vector<SequenceId>> by_request_;
   SequenceId next_sequence_ = 1;
-  int64_t prompt_tokens_ = 0, generated_tokens_ = 0;
+  int64_t num_steps_ = 0;
+  int num_stalled_ = 0;
+  EngineStats counts_;  // the totals
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable wake_;
   bool stop_ = false;
-  std::vector<Live> arrivals_;
+  std::vector<Arrival> arrivals_;
   std::vector<std::pair<uint64_t, uint64_t>> cancels_;  // request, choice
+  std::vector<std::promise<int64_t>> flushes_;
   std::set<uint64_t> live_ids_, queued_;
   EngineStats stats_;
 
@@ -250,6 +395,7 @@ void EngineLoop::Cancel(uint64_t request_id) { impl_->Cancel(request_id, kAllCho
 void EngineLoop::CancelChoice(uint64_t request_id, int choice) {
   if (choice >= 0 && choice < kMaxChoices) impl_->Cancel(request_id, static_cast<uint64_t>(choice));
 }
+int64_t EngineLoop::FlushCache() { return impl_->FlushCache(); }
 EngineStats EngineLoop::stats() const { return impl_->stats(); }
 
 }  // namespace lapidary

@@ -28,74 +28,140 @@ uint64_t Hash(uint64_t x) {
   return (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9u;
 }
 
-// A model whose logits are a function of the whole history, read back through the pages: a page
-// given to two sequences, or lost, changes the answer.
-class FakeModel : public StepRunner {
+// A model whose logits are a function of the whole history, read back through the pages and the
+// scratch: a page given to two sequences, lost, or read too early changes the answer. Its drafter
+// reads the same history and is right about three times in four.
+class FakeModel : public StepModel {
  public:
-  explicit FakeModel(int num_slabs) : window_(SmallLayout().window) {
+  FakeModel(int num_slabs, bool drafts) : window_(SmallLayout().window), drafts_(drafts) {
     const KvLayout layout = SmallLayout();
     full_.assign(static_cast<size_t>(num_slabs * layout.full_pages_per_slab * kPageTokens), -9);
     sliding_.assign(static_cast<size_t>(num_slabs * layout.sliding_pages_per_slab * kPageTokens),
                     -9);
   }
+  int vocab_size() const override { return kVocab; }
+  int hidden() const override { return kHidden; }
+  int window() const override { return window_; }
+  bool has_drafter() const override { return drafts_; }
 
   StepOutput Forward(const Batch& batch) override {
-    for (const SequenceRows& rows : batch.sequences)
-      for (int i = 0; i < rows.num_rows; ++i) {
-        const int position = rows.first_position + i;
-        const int32_t token = batch.tokens[static_cast<size_t>(rows.first_row + i)];
-        Cell(rows, position) = token;
-        SlidingCell(rows, position) = token;
-      }
+    scratch_.assign(4096, -9);
+    for (const WindowCopy& copy : batch.window_copies)
+      std::copy_n(&sliding_.at(static_cast<size_t>(copy.from) * kPageTokens), kPageTokens,
+                  &scratch_.at(static_cast<size_t>(copy.to) * kPageTokens));
+    const RowSet& rows = batch.rows;
+    for (int64_t t = 0; t < rows.num_rows(); ++t) {
+      const int32_t token = batch.tokens.i32()[t], position = rows.positions.i32()[t];
+      *Full(rows, t, position) = token;
+      *Sliding(rows, t, position) = token;
+      if (rows.chunks.i32()[t] < 0) continue;
+      if (int32_t* kept = Paged(sliding_, rows.sliding_pages, rows, t, position)) *kept = token;
+    }
+    const int64_t num_out = batch.output_rows.rows();
     logits_.clear();
-    size_t next = 0;
-    for (const SequenceRows& rows : batch.sequences)
-      for (int i = 0; i < rows.num_rows; ++i) {
-        if (next == batch.output_rows.size() || batch.output_rows[next] != rows.first_row + i)
-          continue;
-        ++next;
-        AddLogits(rows, rows.first_position + i);
-      }
-    StepOutput output;
-    output.logits = MakeTensor(logits_.data(), DType::kF32, static_cast<int64_t>(next), kVocab);
-    return output;
+    states_.assign(static_cast<size_t>(num_out * kHidden), 0.0f);
+    for (int64_t i = 0; i < num_out; ++i) {
+      const int position = batch.output.positions.i32()[i];
+      AddLogits(State(batch.output, i, position + 1, {}),
+                *Full(batch.output, i, position) == kPoison);
+    }
+    return {MakeTensor(states_.data(), DType::kF32, num_out, kHidden),
+            MakeTensor(logits_.data(), DType::kF32, num_out, kVocab)};
+  }
+
+  // A state holds the tokens of the burst so far: their number, then themselves.
+  DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override {
+    logits_.clear();
+    std::vector<float> states;
+    for (int64_t i = 0; i < tokens.rows(); ++i) {
+      std::vector<float> state(hidden.f32() + i * kHidden, hidden.f32() + (i + 1) * kHidden);
+      state.at(static_cast<size_t>(state[0]) + 1) = static_cast<float>(tokens.i32()[i]);
+      state[0] += 1;
+      std::vector<int32_t> burst;
+      for (int j = 1; j <= static_cast<int>(state[0]); ++j)
+        burst.push_back(static_cast<int32_t>(state[static_cast<size_t>(j)]));
+      const uint64_t hash = State(rows, i, rows.key_ends.i32()[i], burst);
+      AddLogits(hash % 4 == 0 ? hash + 1 : hash, false);
+      states.insert(states.end(), state.begin(), state.end());
+    }
+    states_ = states;
+    return {MakeTensor(logits_.data(), DType::kF32, tokens.rows(), kVocab),
+            MakeTensor(states_.data(), DType::kF32, tokens.rows(), kHidden)};
   }
 
  private:
-  int32_t& Cell(const SequenceRows& rows, int position) {
-    const auto page = static_cast<int32_t>(rows.full_pages[position / kPageTokens]);
-    return full_.at(static_cast<size_t>(page * kPageTokens + position % kPageTokens));
+  static constexpr int kHidden = 12;
+  static int32_t* Paged(std::vector<int32_t>& store, Tensor table, const RowSet& rows, int64_t t,
+                        int position) {
+    const int32_t page = table.Rows(rows.slots.i32()[t], 1).i32()[position / kPageTokens];
+    return page < 0 ? nullptr
+                    : &store.at(static_cast<size_t>(page * kPageTokens + position % kPageTokens));
   }
-  int32_t& SlidingCell(const SequenceRows& rows, int position) {
-    const auto page = static_cast<int32_t>(rows.sliding_pages[position / kPageTokens]);
-    return sliding_.at(static_cast<size_t>(page * kPageTokens + position % kPageTokens));
+  int32_t* Full(const RowSet& rows, int64_t t, int position) {
+    int32_t* cell = Paged(full_, rows.full_pages, rows, t, position);
+    CHECK(cell != nullptr, "no full page at {}", position);
+    return cell;
   }
-  void AddLogits(const SequenceRows& rows, int position) {
+  int32_t* Sliding(const RowSet& rows, int64_t t, int position) {
+    int32_t* cell = nullptr;
+    if (const int32_t chunk = rows.chunks.i32()[t]; chunk >= 0) {
+      const ChunkSpan& span = rows.spans[static_cast<size_t>(chunk)];
+      const int page = span.scratch_page + position / kPageTokens - span.first_cell;
+      cell = &scratch_.at(static_cast<size_t>(page * kPageTokens + position % kPageTokens));
+    } else {
+      cell = Paged(sliding_, rows.sliding_pages, rows, t, position);
+    }
+    CHECK(cell != nullptr, "no sliding page at {}", position);
+    return cell;
+  }
+  // Of the keys below `end` and the tokens behind them.
+  uint64_t State(const RowSet& rows, int64_t t, int end, const std::vector<int32_t>& behind) {
     uint64_t state = 1;
-    for (int p = 0; p <= position; ++p)
-      state = Hash(state + static_cast<uint64_t>(Cell(rows, p) + 10));
-    for (int p = std::max(0, position - window_ + 1); p <= position; ++p)
-      state = Hash(state + static_cast<uint64_t>(SlidingCell(rows, p) + 10));
-    const bool bad = Cell(rows, position) == kPoison;
+    const int count = end + static_cast<int>(behind.size());
+    const auto at = [&](int p, bool full) {
+      if (p >= end) return behind[static_cast<size_t>(p - end)];
+      return full ? *Full(rows, t, p) : *Sliding(rows, t, p);
+    };
+    for (int p = 0; p < count; ++p) state = Hash(state + static_cast<uint64_t>(at(p, true) + 10));
+    for (int p = std::max(0, count - window_); p < count; ++p)
+      state = Hash(state + static_cast<uint64_t>(at(p, false) + 10));
+    return state;
+  }
+  // One token is likely, the others are there.
+  void AddLogits(uint64_t state, bool bad) {
+    const uint64_t likely = 14 + Hash(state) % (kVocab - 14);
     for (uint64_t v = 0; v < kVocab; ++v)
-      logits_.push_back(bad && v == 5 ? NAN : static_cast<float>(Hash(state + v) >> 40) * 0x1p-22f);
+      logits_.push_back(bad && v == 5 ? NAN
+                                      : static_cast<float>(Hash(state + v) >> 40) * 0x1p-22f +
+                                            (v == likely ? 6.0f : 0.0f));
   }
 
   int window_;
-  std::vector<int32_t> full_, sliding_;
-  std::vector<float> logits_;
+  bool drafts_;
+  std::vector<int32_t> full_, sliding_, scratch_;
+  std::vector<float> logits_, states_;
 };
 
-LoopOptions Options(int num_slabs) {
+LoopOptions Options(int num_slabs, int max_drafts = 0) {
   LoopOptions options;
   options.vocab_size = kVocab;
-  options.max_model_len = 600;
-  options.limits = {8, 128, 4};
+  options.limits.max_running = 8;
+  options.limits.chunk_tokens = 128;
+  options.limits.reserved_output = 40;
+  options.limits.max_drafts = options.drafts.max_drafts = max_drafts;
+  options.limits.max_draft_rows = 12;
+  options.limits.max_length = 600;
   options.layout = SmallLayout();
   options.num_slabs = num_slabs;
   options.end_ids = {kEnd};
-  options.suppress_ids = {kPoison};
   return options;
+}
+
+std::unique_ptr<EngineLoop> MakeLoop(const LoopOptions& options) {
+  auto model = std::make_unique<FakeModel>(options.num_slabs, options.limits.max_drafts > 0);
+  const RankOptions rank{
+      options.limits.max_running, Scheduler::TableCells(options.limits), {kPoison}};
+  return std::make_unique<EngineLoop>(std::make_unique<Rank>(std::move(model), rank), options);
 }
 
 // Gathers the answers of many requests.
@@ -154,39 +220,68 @@ bool WaitIdle(const EngineLoop& loop) {
   return false;
 }
 
-TEST(EngineLoop, AloneEqualsInACrowd) {
+// The same requests one by one, without drafts, cache or overlap, and in a crowd with everything on
+// in a cache that is too small: the same tokens, drawn ones too.
+TEST(EngineLoop, AloneEqualsInACrowdWithEverythingOn) {
   std::vector<Request> requests;
   std::mt19937 rng(3);
-  for (uint64_t id = 1; id <= 40; ++id)
-    requests.push_back(
-        MakeRequest(id, static_cast<int>(1 + rng() % 400), static_cast<int>(1 + rng() % 100)));
-  Collector alone, crowd;
-  EngineLoop calm(std::make_unique<FakeModel>(200), Options(200));
-  for (size_t i = 0; i < requests.size(); ++i) {
-    ASSERT_TRUE(calm.Submit(requests[i], alone.Sink()).ok());
-    ASSERT_TRUE(alone.Wait(static_cast<int>(i + 1)));
+  for (uint64_t id = 1; id <= 60; ++id) {
+    Request request =
+        MakeRequest(id, static_cast<int>(1 + rng() % 400), static_cast<int>(1 + rng() % 100));
+    // Every other one begins like the first.
+    if (id % 2 == 0)
+      for (size_t i = 0; i < std::min<size_t>(request.prompt.size(), 200); ++i)
+        request.prompt[i] = static_cast<int32_t>(20 + i % 7);
+    if (id % 3 == 0) request.sampling.frequency_penalty = 0.5f;
+    if (id % 5 == 0) request.sampling.temperature = 0;
+    if (id % 7 == 0) request.num_choices = 3;
+    request.sampling.ignore_eos = true;
+    requests.push_back(request);
   }
-  EngineLoop busy(std::make_unique<FakeModel>(16), Options(16));
-  Collector cancelled;
+  LoopOptions plain = Options(200);
+  plain.prefix_cache = plain.overlap = false;
+  Collector alone;
+  const auto calm = MakeLoop(plain);
+  int answers = 0;
   for (const Request& request : requests) {
-    ASSERT_TRUE(busy.Submit(request, crowd.Sink()).ok());
-    Request other = request;
-    other.id += 1000;
-    ASSERT_TRUE(busy.Submit(other, cancelled.Sink()).ok());
-    if (rng() % 2 != 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    busy.Cancel(other.id);
+    ASSERT_TRUE(calm->Submit(request, alone.Sink()).ok());
+    ASSERT_TRUE(alone.Wait(answers += request.num_choices));
   }
-  ASSERT_TRUE(crowd.Wait(40));
-  for (const Request& request : requests) {
-    EXPECT_EQ(alone.At(request.id).tokens, crowd.At(request.id).tokens);
-    EXPECT_EQ(alone.At(request.id).finish, crowd.At(request.id).finish);
+  for (const bool overlap : {false, true}) {
+    LoopOptions options = Options(18, 5);
+    options.overlap = overlap;
+    const auto busy = MakeLoop(options);
+    Collector crowd, cancelled;
+    for (const Request& request : requests) {
+      ASSERT_TRUE(busy->Submit(request, crowd.Sink()).ok());
+      Request other = request;
+      other.id += 1000;
+      ASSERT_TRUE(busy->Submit(other, cancelled.Sink()).ok());
+      if (rng() % 2 != 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      busy->Cancel(other.id);
+    }
+    ASSERT_TRUE(crowd.Wait(answers));
+    for (const Request& request : requests)
+      for (int choice = 0; choice < request.num_choices; ++choice) {
+        EXPECT_EQ(alone.At(request.id, choice).tokens, crowd.At(request.id, choice).tokens)
+            << request.id << " choice " << choice << " overlap " << overlap;
+        EXPECT_EQ(alone.At(request.id, choice).finish, crowd.At(request.id, choice).finish);
+      }
+    EXPECT_TRUE(WaitIdle(*busy));
+    const EngineStats stats = busy->stats();
+    EXPECT_GT(stats.accepted_tokens, stats.drafted_tokens / 3);
+    EXPECT_LT(stats.accepted_tokens, stats.drafted_tokens);
+    EXPECT_GT(stats.cache_hits, 1000);
+    EXPECT_GT(stats.preemptions, 0);
+    EXPECT_GT(busy->FlushCache(), 0);
+    EXPECT_EQ(busy->stats().stalls, 0);
   }
-  EXPECT_TRUE(WaitIdle(busy));
 }
 
 TEST(EngineLoop, EndsForTheRightReason) {
   Collector collector;
-  EngineLoop loop(std::make_unique<FakeModel>(60), Options(60));
+  const auto owned = MakeLoop(Options(60, 3));
+  EngineLoop& loop = *owned;
   Request forced = MakeRequest(1, 10, 20);
   forced.sampling.allowed_ids = {kEnd};
   Request ignoring = forced;
@@ -234,7 +329,8 @@ TEST(EngineLoop, RefusesByName) {
   options.max_queued_requests = 2;
   options.limits.max_running = 1;
   Collector collector;
-  EngineLoop loop(std::make_unique<FakeModel>(60), options);
+  const auto owned = MakeLoop(options);
+  EngineLoop& loop = *owned;
   const auto param = [&](const auto& change) {
     Request request = MakeRequest(1, 10, 5);
     change(request);
@@ -261,7 +357,7 @@ TEST(EngineLoop, RefusesByName) {
     ++refused;
   }
   EXPECT_GE(refused, 1);
-  EXPECT_THROW(EngineLoop(std::make_unique<FakeModel>(4), Options(4)), StartupError);
+  EXPECT_THROW(MakeLoop(Options(4)), StartupError);
 }
 
 }  // namespace

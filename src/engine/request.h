@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "kv/prefix_cache.h"
+
 namespace lapidary {
 
 inline constexpr int kMaxLogprobs = 20;
@@ -15,6 +17,7 @@ inline constexpr int kMaxChoices = 8;
 inline constexpr int kMaxLogitBias = 1024;
 inline constexpr int kMaxStopIds = 64;
 inline constexpr int kMaxBadWords = 128;
+inline constexpr int kMaxDrafts = 8;  // a burst
 
 // Filters apply in this order: suppress, bias, penalties, mask, temperature, top-k, top-p, min-p.
 // All ids are < V; ranges are the field table's of server/openai/schema.cc, checked again by
@@ -44,7 +47,12 @@ struct Request {
   SamplingParams sampling;
   int max_tokens = 16;  // 0 only to score a prompt
   int num_choices = 1;
-  int priority = 0;
+  int priority = 0;  // smaller runs first
+  // On the steady clock; the request is ended with kAbort when it passes. 0: none.
+  int64_t deadline_ms = 0;
+  CacheSalt salt{};                   // prompts share cached pages only under the same salt
+  std::vector<int32_t> turn_borders;  // positions in the prompt where a turn begins, ascending
+  std::optional<int> max_drafts;      // 0 .. 8 drafts a burst; unset: the engine's
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
@@ -54,6 +62,11 @@ struct TokenLogprobs {
   float logprob = 0;  // of the raw distribution: after the soft cap, before any filter
   std::vector<std::pair<int32_t, float>> top;    // descending; ties to the lower id
   std::vector<std::pair<int32_t, float>> asked;  // of logprob_ids, in their order
+};
+
+// Of one choice, microseconds on the steady clock; 0: not yet.
+struct RequestTimes {
+  int64_t arrival_us = 0, first_step_us = 0, first_token_us = 0, newest_token_us = 0;
 };
 
 // One choice's news of one step.
@@ -66,8 +79,9 @@ struct TokenEvent {
       prompt_logprobs;  // with the first event of choice 0, if asked; [0] is empty
   FinishReason finish = FinishReason::kNone;
   std::optional<int32_t> stop_id;               // the end or stop id that ended it
-  int cached_tokens = 0;                        // of the prompt, known with the first event
+  int cached_tokens = 0;                        // of the prompt
   int drafted_tokens = 0, accepted_tokens = 0;  // totals so far
+  RequestTimes times;
 };
 
 // Called on the engine thread; must not block and must not call the engine's Stop.

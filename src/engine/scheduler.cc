@@ -5,318 +5,460 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/sequence.h"
+#include "ops/batch.h"
 
 namespace lapidary {
 namespace {
 
-constexpr int kScoredRows = 64;  // prompt rows with logits a step
+int CellsOf(int num_tokens) { return (num_tokens + kPageTokens - 1) / kPageTokens; }
 
-int PagesOf(int num_tokens) { return (num_tokens + kPageTokens - 1) / kPageTokens; }
+// Chunks of a step that may bring a window of their own into scratch.
+constexpr int kWindowedChunks = 8;
 
 }  // namespace
-
-struct Scheduler::Sequence {
-  SequenceId id = 0;
-  std::vector<int32_t> tokens;
-  int num_prompt = 0, max_tokens = 0;
-  bool score_prompt = false;
-  int computed = 0;  // tokens with K and V in pages
-  int scored = 0;    // prompt rows whose logits were given
-  bool running = false, finished = false;
-  int64_t reserved_full = 0, reserved_sliding = 0;
-  std::vector<FullPage> full;
-  std::vector<SlidingPage> sliding;
-
-  int length() const { return static_cast<int>(tokens.size()); }
-  bool scoring() const { return score_prompt && scored < num_prompt; }
-};
-
-int64_t KvFormula::FullPages(int num_tokens) const {
-  return layout_.full_page_bytes == 0 ? 0 : PagesOf(num_tokens);
-}
-
-int64_t KvFormula::SlidingPages(int num_tokens) const {
-  if (layout_.sliding_page_bytes == 0) return 0;
-  // window - 1 + chunk tokens touch one page more at the worst alignment; the window's pages of the
-  // step before are returned first.
-  const int64_t span = int64_t{layout_.window} - 1 + std::max(chunk_tokens_, kPageTokens);
-  return std::min<int64_t>(PagesOf(num_tokens), (span + kPageTokens - 2) / kPageTokens + 1);
-}
-
-int64_t KvFormula::Slabs(int64_t full_pages, int64_t sliding_pages) const {
-  const auto slabs = [](int64_t pages, int64_t per_slab) {
-    return pages == 0 ? 0 : (pages + per_slab - 1) / per_slab;
-  };
-  return slabs(full_pages, layout_.full_pages_per_slab) +
-         slabs(sliding_pages, layout_.sliding_pages_per_slab);
-}
 
 Scheduler::Scheduler(const KvLayout& layout, int32_t num_slabs, const SchedulerLimits& limits)
     : layout_(layout),
       limits_(limits),
-      formula_(layout, limits.chunk_tokens),
-      pool_(layout, num_slabs) {
-  CHECK(limits.max_running >= 1 && limits.chunk_tokens >= kPageTokens, "{} running, chunk {}",
-        limits.max_running, limits.chunk_tokens);
+      formula_(layout, limits.max_drafts),
+      pool_(layout, num_slabs),
+      cache_(layout, pool_),
+      budget_(pool_, cache_),
+      payers_(static_cast<size_t>(pool_.num_pages(PageKind::kSliding))) {
+  CHECK(limits.max_running >= 1 && limits.chunk_tokens >= kPageTokens && limits.max_length >= 2,
+        "{} running, chunk {}, length {}", limits.max_running, limits.chunk_tokens,
+        limits.max_length);
+  for (int slot = limits.max_running; slot-- > 0;) free_slots_.push_back(slot);
 }
 
 Scheduler::~Scheduler() = default;
 
 int Scheduler::MaxRows(const SchedulerLimits& limits) {
-  return limits.chunk_tokens + limits.max_running;
+  return std::max(limits.chunk_tokens, limits.max_running + limits.max_draft_rows) + kPageTokens;
 }
 
 int Scheduler::MaxOutputRows(const SchedulerLimits& limits) {
-  return kScoredRows + limits.max_running;
+  return kScoredRows + limits.max_running + limits.max_draft_rows;
+}
+
+int32_t Scheduler::MaxScratchPages(const KvLayout& layout, const SchedulerLimits& limits) {
+  if (layout.sliding_page_bytes == 0) return 2;
+  const int window_cells = (layout.window + kPageTokens - 2) / kPageTokens + 1;
+  return 1 + CellsOf(limits.chunk_tokens) + 1 + kWindowedChunks * (window_cells + 1);
+}
+
+int32_t Scheduler::TableCells(const SchedulerLimits& limits) {
+  return CellsOf(limits.max_length + 2 * limits.max_drafts + 1);
 }
 
 bool Scheduler::Fits(int num_tokens) const {
-  return formula_.SlabsFor(num_tokens) <= pool_.num_slabs();
+  return num_tokens <= limits_.max_length && formula_.SlabsFor(num_tokens) <= pool_.num_slabs();
 }
 
 void Scheduler::Add(NewSequence added) {
   CHECK(Fits(added.max_tokens) && !added.prompt.empty(), "{} tokens", added.max_tokens);
   auto sequence = std::make_unique<Sequence>();
-  sequence->id = added.id;
-  sequence->num_prompt = static_cast<int>(added.prompt.size());
-  CHECK(sequence->num_prompt <= added.max_tokens, "prompt of {}", sequence->num_prompt);
-  sequence->max_tokens = added.max_tokens;
-  sequence->score_prompt = added.score_prompt;
   sequence->tokens = std::move(added.prompt);
-  const auto cells = static_cast<size_t>(PagesOf(added.max_tokens));
+  sequence->num_prompt = sequence->length();
+  CHECK(sequence->num_prompt <= added.max_tokens, "prompt of {}", sequence->num_prompt);
+  sequence->spec = std::move(added);
+  const SequenceId id = sequence->id();
+  const auto cells = static_cast<size_t>(CellsOf(formula_.Positions(sequence->spec.max_tokens)));
   sequence->full.assign(cells, FullPage::kNone);
   sequence->sliding.assign(cells, SlidingPage::kNone);
-  const int reserved =
-      std::min(sequence->max_tokens, sequence->num_prompt + limits_.reserved_output);
-  sequence->reserved_full = formula_.FullPages(reserved);
-  sequence->reserved_sliding = formula_.SlidingPages(sequence->max_tokens);
-  waiting_.push_back(sequence.get());
-  CHECK(sequences_.emplace(added.id, std::move(sequence)).second, "sequence {} is live", added.id);
+  sequence->order = {sequence->spec.priority, next_arrival_++};
+  waiting_.emplace(sequence->order, sequence.get());
+  if (sequence->spec.deadline_ms != kNoDeadline) deadlines_.emplace(sequence->spec.deadline_ms, id);
+  CHECK(sequences_.emplace(id, std::move(sequence)).second, "sequence {} is live", id);
+  may_admit_ = true;
 }
 
 void Scheduler::Remove(SequenceId id) {
   const auto found = sequences_.find(id);
-  if (found != sequences_.end()) found->second->finished = true;
+  if (found == sequences_.end() || found->second->finished) return;
+  found->second->finished = true;
+  ended_.push_back(id);
 }
 
 const std::vector<int32_t>& Scheduler::tokens(SequenceId id) const {
   return sequences_.at(id)->tokens;
 }
 
-int Scheduler::max_tokens(SequenceId id) const { return sequences_.at(id)->max_tokens; }
+SequenceId Scheduler::head_of_queue() const { return waiting_.begin()->second->id(); }
 
-StepPlan Scheduler::Plan() {
-  CHECK(planned_.empty(), "a plan without a commit");
-  StepPlan plan;
-  int num_decodes = 0;
-  Retire();
-  for (const Sequence* sequence : running_)
-    num_decodes += sequence->length() - sequence->computed == 1;
-  // Decode rows share the step's tokens, but prefill always moves on.
-  prefill_left_ = std::max(kPageTokens, limits_.chunk_tokens - num_decodes);
+int Scheduler::cached_tokens(SequenceId id) const {
+  return std::max(0, sequences_.at(id)->cached_tokens);
+}
+
+StepPlan Scheduler::Plan(int64_t now_ms, int num_drafts) {
+  CHECK(unread_.size() < 2, "two plans without a commit");
+  num_drafts_ = std::clamp(num_drafts, 0, limits_.max_drafts);
+  rows_left_ = limits_.chunk_tokens;
+  draft_rows_left_ = limits_.max_draft_rows;
   scored_left_ = kScoredRows;
-  preempted_ = false;
-  Continue(plan);
-  if (!preempted_) Admit(plan);
-  planned_ = plan.rows;
+  scratch_left_ = MaxScratchPages(layout_, limits_) - 1;
+  retracted_ = false;
+  num_decoding_ = 0;
+
+  Retire(now_ms);
+  Continue();
+  if (!retracted_) Admit();
+
+  StepPlan plan = std::exchange(plan_, {});
+  if (!plan.rows.empty()) {
+    plan.number = next_step_++;
+    unread_.push_back({plan.number, plan.rows});
+  }
   return plan;
 }
 
-void Scheduler::Retire() {
-  for (auto it = sequences_.begin(); it != sequences_.end();) {
-    Sequence& sequence = *it->second;
-    if (!sequence.finished) {
-      ReleaseOutOfWindow(sequence);
-      ++it;
-      continue;
-    }
+// What is over leaves; what was computed is shown to the others.
+void Scheduler::Retire(int64_t now_ms) {
+  expired_.clear();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now_ms) {
+    const SequenceId id = deadlines_.begin()->second;
+    deadlines_.erase(deadlines_.begin());
+    if (sequences_.at(id)->finished) continue;
+    expired_.push_back(id);
+    Remove(id);
+  }
+  for (Sequence* sequence : running_) Settle(*sequence);
+  for (const SequenceId id : std::exchange(ended_, {})) Stop(*sequences_.at(id));
+}
+
+void Scheduler::Stop(Sequence& sequence) {
+  if (sequence.runs()) {
+    running_.erase(sequence.place);
     ReleaseAll(sequence);
-    (sequence.running ? running_ : waiting_).remove(&sequence);
-    it = sequences_.erase(it);
+  } else {
+    waiting_.erase(sequence.order);
   }
+  deadlines_.erase({sequence.spec.deadline_ms, sequence.id()});
+  may_admit_ = true;
+  sequences_.erase(sequence.id());
 }
 
-// Oldest first, so that a victim has no rows in this plan yet.
-void Scheduler::Continue(StepPlan& plan) {
+// Every running sequence gets its rows: those that decode first, then the chunks share what is left
+// of the step.
+void Scheduler::Continue() {
+  lacking_.clear();
+  for (Sequence* sequence : running_) PlanDecode(*sequence);
+  if (!lacking_.empty()) Preempt();
+  for (Sequence* sequence : running_) AppendDecode(*sequence);
+  // Prompts always move on.
+  rows_left_ = std::max(kPageTokens, rows_left_);
   for (auto it = running_.begin(); it != running_.end();) {
-    Sequence& sequence = **it;
-    const int num_rows = RowsFor(sequence);
-    bool grown = num_rows == 0 || Grow(sequence, num_rows);
-    while (!grown) {
-      const bool itself = running_.back() == &sequence;
-      PreemptYoungest();
-      if (itself) return;
-      grown = Grow(sequence, num_rows);
-    }
-    if (num_rows > 0) Append(sequence, num_rows, plan);
-    ++it;
+    Sequence& sequence = **it++;
+    if (!sequence.in_prefill()) continue;
+    const int num_rows = ChunkRows(sequence);
+    if (num_rows > 0 && !PlanChunk(sequence, num_rows)) Retract(sequence);
   }
 }
 
-void Scheduler::Admit(StepPlan& plan) {
-  while (!waiting_.empty() && num_running() < limits_.max_running) {
-    Sequence& sequence = *waiting_.front();
-    if (formula_.Slabs(reserved_full_ + sequence.reserved_full,
-                       reserved_sliding_ + sequence.reserved_sliding) > pool_.num_slabs() &&
-        !running_.empty())
-      return;
-    const int num_rows = RowsFor(sequence);
-    if (num_rows == 0) return;
-    if (!Grow(sequence, num_rows)) {  // the pool is in pieces: wait, and hold nothing
-      ReleaseAll(sequence);
-      return;
+int Scheduler::NewDrafts(const Sequence& sequence) const {
+  // Rows that could only pass the end draft nothing.
+  const int left = sequence.spec.max_tokens - sequence.least_length() - 1;
+  return std::clamp(std::min(num_drafts_, sequence.spec.max_drafts), 0, std::max(0, left));
+}
+
+void Scheduler::PlanDecode(Sequence& sequence) {
+  sequence.decode_rows = 0;
+  // It ends with the step that is not read yet, or was only scored.
+  if (sequence.in_prefill() || sequence.least_length() >= sequence.spec.max_tokens) return;
+  ++num_decoding_;
+  const int left = sequence.spec.max_tokens - sequence.least_length();
+  const int drafts = std::min({sequence.drafts_ready, left - 1, draft_rows_left_});
+  draft_rows_left_ -= drafts;
+  sequence.decode_rows = 1 + drafts;
+  AdvanceWindow(sequence, sequence.least_length() - layout_.window);
+  const int last_position = sequence.most_length() - 1 + drafts;
+  const int end_cell = last_position / kPageTokens + 1;
+  if (!TakeFull(sequence, end_cell) || !TakeSliding(sequence, sequence.window_begin, end_cell))
+    lacking_.push_back(&sequence);
+}
+
+// Only what lies beyond the reservations can be lacking, and only those who are beyond theirs pay:
+// the one with the least computed first.
+void Scheduler::Preempt() {
+  for (Sequence* sequence : lacking_) {
+    while (sequence->runs()) {
+      const int end_cell = (sequence->most_length() - 2 + sequence->decode_rows) / kPageTokens + 1;
+      if (TakeFull(*sequence, end_cell) && TakeSliding(*sequence, sequence->window_begin, end_cell))
+        break;
+      Sequence* victim = sequence;
+      for (Sequence* other : running_)
+        if (other->overgrown() && other->length() < victim->length()) victim = other;
+      Retract(*victim);
     }
-    reserved_full_ += sequence.reserved_full;
-    reserved_sliding_ += sequence.reserved_sliding;
-    sequence.running = true;
-    waiting_.pop_front();
-    running_.push_back(&sequence);
-    Append(sequence, num_rows, plan);
   }
 }
 
-int Scheduler::RowsFor(const Sequence& sequence) const {
-  const int left = sequence.length() - sequence.computed;
-  int budget = prefill_left_;
+void Scheduler::Retract(Sequence& sequence) {
+  const bool overgrown = sequence.promised.full == 0 && sequence.num_full >= sequence.reserved.full;
+  if (sequence.decode_rows > 0) --num_decoding_;
+  sequence.decode_rows = 0;
+  sequence.computed_before = sequence.in_prefill() ? sequence.prefilled : sequence.length();
+  running_.erase(sequence.place);
+  ReleaseAll(sequence);
+  sequence.drafts_ready = sequence.scored = sequence.overtaken = 0;
+  ++sequence.retractions;
+  waiting_.emplace(sequence.order, &sequence);
+  retracted_ = true;
+  ++counters_.retractions;
+  counters_.retractions_within += !overgrown;
+}
+
+void Scheduler::AppendDecode(Sequence& sequence) {
+  if (sequence.decode_rows == 0) return;
+  PlannedRows rows;
+  rows.id = sequence.id();
+  rows.slot = sequence.slot;
+  rows.decode = rows.samples = true;
+  rows.num_rows = rows.num_outputs = sequence.decode_rows;
+  sequence.unread_step = next_step_;
+  sequence.unread_max = sequence.decode_rows;
+  rows.num_new_drafts = sequence.drafts_ready = NewDrafts(sequence);
+  rows_left_ -= rows.num_rows;
+  counters_.planned_tokens += rows.num_rows;
+  plan_.rows.push_back(std::move(rows));
+}
+
+// A chunk that is not its prompt's last is a multiple of a page.
+int Scheduler::ChunkRows(const Sequence& sequence) const {
+  const int left = sequence.prefill_end - sequence.prefilled;
+  int budget = rows_left_;
   if (sequence.scoring()) budget = std::min(budget, scored_left_);
-  // Only a running sequence's decode row was set aside.
-  if (left == 1 && sequence.running && !sequence.scoring()) return 1;
-  if (left <= budget) return left;
-  return budget / kPageTokens * kPageTokens;
+  int rows = left <= budget ? left : budget / kPageTokens * kPageTokens;
+  const auto scratch = [&](int num_rows) {
+    return BatchBuilder::ScratchPages(layout_.window, sequence.prefilled, num_rows);
+  };
+  if (layout_.sliding_page_bytes > 0 && rows > 0 && scratch(rows) > scratch_left_) rows = 0;
+  return rows;
 }
 
-bool Scheduler::Grow(Sequence& sequence, int num_rows) {
-  const int last = (sequence.computed + num_rows - 1) / kPageTokens;
-  const int first_seen = std::max(0, sequence.computed - layout_.window + 1) / kPageTokens;
-  for (int cell = 0; layout_.full_page_bytes > 0 && cell <= last; ++cell) {
-    FullPage& page = sequence.full[static_cast<size_t>(cell)];
-    if (page != FullPage::kNone) continue;
-    const auto got = pool_.AllocateFull();
-    if (!got) return false;
-    page = *got;
+bool Scheduler::PlanChunk(Sequence& sequence, int num_rows) {
+  const int first = sequence.prefilled, end = first + num_rows, window = layout_.window;
+  const bool is_last = end == sequence.prefill_end;
+  PlannedRows rows;
+  rows.id = sequence.id();
+  rows.slot = sequence.slot;
+  rows.first_position = first;
+  rows.num_rows = num_rows;
+  rows.samples = is_last && sequence.draws();
+  if (layout_.sliding_page_bytes > 0)
+    for (int cell = BatchBuilder::FirstCell(window, first); cell * kPageTokens < first; ++cell)
+      rows.window_pages.push_back(sequence.sliding[static_cast<size_t>(cell)]);
+
+  const int end_cell = CellsOf(end);
+  AdvanceWindow(sequence, end - window);
+  if (!TakeSliding(sequence, sequence.window_begin, end_cell) || !TakeFull(sequence, end_cell))
+    return false;
+  TakeSpareSliding(sequence, first / kPageTokens, std::min(sequence.window_begin, end_cell));
+
+  const int first_wanted =
+      sequence.scoring() ? std::max(sequence.scored, first) : end - (rows.samples ? 1 : 0);
+  rows.num_outputs = std::max(0, end - first_wanted);
+  if (sequence.scoring()) {
+    scored_left_ -= num_rows;
+    sequence.scored = std::min(end, sequence.num_prompt);
   }
-  for (int cell = first_seen; layout_.sliding_page_bytes > 0 && cell <= last; ++cell) {
-    SlidingPage& page = sequence.sliding[static_cast<size_t>(cell)];
-    if (page != SlidingPage::kNone) continue;
-    const auto got = pool_.AllocateSliding();
-    if (!got) return false;
-    page = *got;
+  sequence.prefilled = end;
+  counters_.planned_tokens += num_rows;
+  counters_.recomputed_tokens += std::max(0, std::min(end, sequence.computed_before) - first);
+  if (rows.samples) {
+    sequence.unread_step = next_step_;
+    sequence.unread_max = 1;
+    rows.num_new_drafts = sequence.drafts_ready = NewDrafts(sequence);
   }
+  if (!rows.samples && is_last) sequence.unread_step = next_step_;
+  rows_left_ -= num_rows;
+  scratch_left_ -= BatchBuilder::ScratchPages(window, first, num_rows);
+  plan_.rows.push_back(std::move(rows));
   return true;
 }
 
-void Scheduler::ReleaseOutOfWindow(Sequence& sequence) {
-  const int first_seen = std::max(0, sequence.computed - layout_.window + 1) / kPageTokens;
-  for (int cell = first_seen - 1; cell >= 0; --cell) {
-    SlidingPage& page = sequence.sliding[static_cast<size_t>(cell)];
-    if (page == SlidingPage::kNone) break;
-    pool_.Free(page);
-    page = SlidingPage::kNone;
+bool Scheduler::WaitsForItsPrompt(const Sequence& sequence) const {
+  const auto found = sequences_.find(sequence.spec.waits_for_prompt_of);
+  if (found == sequences_.end() || found->second->finished) return false;
+  const Sequence& first = *found->second;
+  // Pages planned in this very plan cannot be read by its own rows.
+  const int wanted = (first.num_prompt - 1) / kPageTokens;
+  return first.cached_tokens < 0 || (first.runs() && static_cast<int>(first.nodes.size()) < wanted);
+}
+
+// In order of priority and arrival. One that does not fit may be overtaken, a bounded number of
+// times.
+void Scheduler::Admit() {
+  if (!may_admit_) return;
+  may_admit_ = false;
+  std::vector<Sequence*> passed;
+  std::set<int> closed;  // priorities in which nobody may overtake any more
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (free_slots_.empty() || rows_left_ <= 0) {
+      may_admit_ = true;  // the rest was not looked at
+      return;
+    }
+    Sequence& sequence = *(it++)->second;
+    if (sequence.finished || closed.contains(sequence.order.first)) continue;
+    if (WaitsForItsPrompt(sequence)) {
+      may_admit_ = true;
+      continue;
+    }
+    switch (TryAdmit(sequence)) {
+      case Admission::kNoRows:
+        may_admit_ = true;
+        return;
+      case Admission::kNoPages:
+        passed.push_back(&sequence);
+        break;
+      case Admission::kAdmitted:
+        for (Sequence* earlier : passed)
+          earlier->overtaken += earlier->order.first == sequence.order.first;
+        break;
+    }
+    for (const Sequence* earlier : passed)
+      if (earlier->overtaken >= kMaxOvertakes) closed.insert(earlier->order.first);
   }
 }
 
-void Scheduler::ReleaseAll(Sequence& sequence) {
-  for (FullPage& page : sequence.full)
-    if (page != FullPage::kNone) pool_.Free(std::exchange(page, FullPage::kNone));
-  for (SlidingPage& page : sequence.sliding)
-    if (page != SlidingPage::kNone) pool_.Free(std::exchange(page, SlidingPage::kNone));
-  if (sequence.running) {
-    reserved_full_ -= sequence.reserved_full;
-    reserved_sliding_ -= sequence.reserved_sliding;
+Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
+  PrefixCache::Match match;
+  const int length = sequence.length(), window = layout_.window;
+  // The last token is computed in any case: its row is drawn from.
+  if (sequence.spec.caches && !sequence.spec.score_prompt)
+    match = cache_.Find(sequence.spec.salt,
+                        std::span(sequence.tokens)
+                            .first(static_cast<size_t>((length - 1) / kPageTokens * kPageTokens)));
+  const int cells = match.num_cells;
+  const int first_sliding = BatchBuilder::FirstCell(window, cells * kPageTokens);
+  cache_.Enter(match, cells, first_sliding);
+  const PageCount reserved = formula_.Pages(ReservedTokens(sequence));
+  const bool has_sliding = layout_.sliding_page_bytes > 0;
+  int64_t to_pay = 0;
+  for (int cell = first_sliding; has_sliding && cell < cells; ++cell)
+    to_pay += pool_.num_users(match.nodes[static_cast<size_t>(cell)]->sliding) == 1;
+  const PageCount missing = {std::max<int64_t>(0, reserved.full - cells),
+                             std::max<int64_t>(0, reserved.sliding - to_pay)};
+  sequence.prefilled = cells * kPageTokens;
+  sequence.prefill_end = length;
+  const bool fits = budget_.Fits(missing);
+  const int num_rows = fits ? ChunkRows(sequence) : 0;
+  if (num_rows == 0) {
+    for (int cell = cells; cell-- > 0;) {
+      PrefixNode* node = match.nodes[static_cast<size_t>(cell)];
+      if (has_sliding && cell >= first_sliding) cache_.LeaveSliding(node);
+      cache_.Leave(node);
+    }
+    return fits ? Admission::kNoRows : Admission::kNoPages;
   }
-}
 
-void Scheduler::PreemptYoungest() {
-  Sequence& victim = *running_.back();
-  CHECK(running_.size() > 1, "sequence {} does not fit alone", victim.id);
-  ReleaseAll(victim);
-  victim.computed = 0;
-  victim.running = false;
-  running_.pop_back();
-  waiting_.push_front(&victim);
-  preempted_ = true;
-  ++num_preemptions_;
-}
-
-void Scheduler::Append(Sequence& sequence, int num_rows, StepPlan& plan) {
-  CheckTables(sequence, num_rows);
-  Batch& batch = plan.batch;
-  PlannedRows rows{sequence.id, sequence.computed, num_rows, 0, 0, false};
-  const int end = sequence.computed + num_rows;
-  // A prompt that is only scored ends without a draw.
-  rows.samples = end == sequence.length() && sequence.length() < sequence.max_tokens;
-  rows.first_output = static_cast<int>(batch.output_rows.size());
-  const int first_wanted =
-      sequence.scoring() ? std::max(sequence.scored, sequence.computed) : end - rows.samples;
-  rows.num_outputs = std::max(0, end - first_wanted);
-  const bool decode =
-      num_rows == 1 && sequence.computed > 0 && !sequence.scoring() && end == sequence.length();
-  if (!decode) prefill_left_ = std::max(0, prefill_left_ - num_rows);
-  if (sequence.scoring()) scored_left_ = std::max(0, scored_left_ - num_rows);
-
-  const auto first_row = static_cast<int32_t>(batch.num_rows());
-  for (int position = sequence.computed; position < end; ++position) {
-    if (position >= end - rows.num_outputs)
-      batch.output_rows.push_back(static_cast<int32_t>(batch.num_rows()));
-    batch.tokens.push_back(sequence.tokens[static_cast<size_t>(position)]);
-    batch.positions.push_back(position);
+  waiting_.erase(sequence.order);
+  running_.push_back(&sequence);
+  sequence.place = std::prev(running_.end());
+  sequence.slot = free_slots_.back();
+  free_slots_.pop_back();
+  plan_.starts.push_back({sequence.slot, sequence.tokens, sequence.spec.params});
+  sequence.reserved = reserved;
+  sequence.nodes.assign(match.nodes.begin(), match.nodes.begin() + cells);
+  for (int cell = 0; cell < cells; ++cell) {
+    const PrefixNode* node = sequence.nodes[static_cast<size_t>(cell)];
+    if (layout_.full_page_bytes > 0) SetPage(sequence, cell, node->full);
+    if (!has_sliding || cell < first_sliding) continue;
+    SetPage(sequence, cell, node->sliding);
+    Pay(sequence, node->sliding);
   }
-  batch.sequences.push_back({first_row, num_rows, sequence.computed, sequence.full.data(),
-                             sequence.sliding.data(), static_cast<int32_t>(sequence.full.size())});
-  plan.rows.push_back(rows);
-}
+  sequence.num_full = layout_.full_page_bytes > 0 ? cells : 0;
+  sequence.sliding_begin = sequence.window_begin = first_sliding;
+  sequence.sliding_end = cells;
+  Rebudget(sequence);
+  // Windows that a later prompt may go on from: at turn borders, where this prompt leaves one that
+  // is known, and at its end.
+  const auto keep = [&](int cell) {
+    if (cell > 0)
+      sequence.kept_windows.emplace_back(BatchBuilder::FirstCell(window, cell * kPageTokens), cell);
+  };
+  for (const int32_t border : sequence.spec.turn_borders) keep(border / kPageTokens);
+  if (match.num_known_cells > cells) keep(match.num_known_cells);
+  keep((length - 1) / kPageTokens);
 
-// A wrong page is somebody else's text: no step runs on a table that was not looked at.
-void Scheduler::CheckTables(const Sequence& sequence, int num_rows) const {
-  const int last = (sequence.computed + num_rows - 1) / kPageTokens;
-  const int first_seen = std::max(0, sequence.computed - layout_.window + 1) / kPageTokens;
-  const int32_t slabs = pool_.num_slabs() + 1;
-  for (int cell = 0; cell <= last; ++cell) {
-    const auto i = static_cast<size_t>(cell);
-    const auto full = static_cast<int32_t>(sequence.full[i]);
-    const auto sliding = static_cast<int32_t>(sequence.sliding[i]);
-    if (layout_.full_page_bytes > 0)
-      CHECK(full >= layout_.full_pages_per_slab && full < slabs * layout_.full_pages_per_slab,
-            "sequence {} cell {}: full page {}", sequence.id, cell, full);
-    if (layout_.sliding_page_bytes > 0 && cell >= first_seen)
-      CHECK(sliding >= layout_.sliding_pages_per_slab &&
-                sliding < slabs * layout_.sliding_pages_per_slab,
-            "sequence {} cell {}: sliding page {}", sequence.id, cell, sliding);
+  if (sequence.cached_tokens < 0) {
+    sequence.cached_tokens = cells * kPageTokens;
+    counters_.cache_queries += sequence.num_prompt;
+    counters_.cache_hits += cells * kPageTokens;
   }
+  if (PlanChunk(sequence, num_rows)) return Admission::kAdmitted;
+  Retract(sequence);
+  return Admission::kNoRows;
 }
 
 void Scheduler::Commit(const StepResult& result) {
-  CHECK(result.size() == planned_.size(), "{} results, {} planned", result.size(), planned_.size());
+  CHECK(!unread_.empty() && result.size() == unread_.front().rows.size(), "{} results",
+        result.size());
+  const UnreadStep step = std::move(unread_.front());
+  unread_.pop_front();
   for (size_t i = 0; i < result.size(); ++i) {
-    const PlannedRows& rows = planned_[i];
+    const PlannedRows& rows = step.rows[i];
     CHECK(result[i].id == rows.id, "result of {}, planned {}", result[i].id, rows.id);
-    Sequence& sequence = *sequences_.at(rows.id);
-    sequence.computed += rows.num_rows;
-    if (sequence.scoring())
-      sequence.scored = std::max(sequence.scored, std::min(sequence.computed, sequence.num_prompt));
-    if (result[i].finished) sequence.finished = true;
-    if (!rows.samples || sequence.finished) continue;
-    sequence.tokens.push_back(result[i].token);
-    CHECK(sequence.length() < sequence.max_tokens, "sequence {} goes on at its end", sequence.id);
+    const auto found = sequences_.find(rows.id);
+    if (found == sequences_.end() || found->second->finished) {
+      ++counters_.late_results;
+      continue;
+    }
+    Sequence& sequence = *found->second;
+    if (sequence.unread_step == step.number) sequence.unread_step = sequence.unread_max = 0;
+    const auto count = static_cast<int>(result[i].tokens.size());
+    CHECK(count <= (rows.samples ? rows.num_rows : 0) &&
+              sequence.length() + count <= sequence.spec.max_tokens,
+          "{} tokens of {} rows, {} before", count, rows.num_rows, sequence.length());
+    sequence.tokens.insert(sequence.tokens.end(), result[i].tokens.begin(), result[i].tokens.end());
+    if (result[i].finished) {
+      sequence.failed = result[i].failed;
+      Remove(rows.id);
+      continue;
+    }
+    CHECK(!rows.samples || (count >= 1 && sequence.length() < sequence.spec.max_tokens),
+          "sequence {} goes on at its end", rows.id);
   }
-  planned_.clear();
 }
 
 void Scheduler::CheckInvariants() const {
-  std::set<FullPage> full;
-  std::set<SlidingPage> sliding;
-  for (const auto& [id, sequence] : sequences_) {
-    for (const FullPage page : sequence->full)
-      if (page != FullPage::kNone)
-        CHECK(sequence->running && full.insert(page).second, "full page of {}", id);
-    for (const SlidingPage page : sequence->sliding)
-      if (page != SlidingPage::kNone)
-        CHECK(sequence->running && sliding.insert(page).second, "sliding page of {}", id);
+  pool_.CheckInvariants();
+  cache_.CheckInvariants();
+  budget_.CheckInvariants();
+  std::map<FullPage, int> full;
+  std::map<SlidingPage, int> sliding;
+  std::set<int32_t> slots;
+  PageCount promised;
+  for (const auto& [id, s] : sequences_) {
+    promised.full += s->promised.full;
+    promised.sliding += s->promised.sliding;
+    for (const FullPage page : s->full)
+      if (page != FullPage::kNone) ++full[page];
+    for (const SlidingPage page : s->sliding)
+      if (page != SlidingPage::kNone) ++sliding[page];
+    if (s->runs())
+      CHECK(slots.insert(s->slot).second, "slot {} twice", s->slot);
+    else
+      CHECK(
+          s->promised.full == 0 && s->promised.sliding == 0 && s->num_full == 0 && s->nodes.empty(),
+          "sequence {} waits and holds something", id);
+    CHECK(std::count(payers_.begin(), payers_.end(), s.get()) == s->num_paid,
+          "sequence {} pays for {} pages", id, s->num_paid);
+    CHECK(s->overtaken <= kMaxOvertakes, "sequence {} overtaken {} times", id, s->overtaken);
   }
-  CHECK(static_cast<int64_t>(full.size()) == pool_.num_full_pages(), "{} full", full.size());
-  CHECK(static_cast<int64_t>(sliding.size()) == pool_.num_sliding_pages(), "{} sliding",
-        sliding.size());
+  CHECK(slots.size() + free_slots_.size() == static_cast<size_t>(limits_.max_running),
+        "{} slots in use", slots.size());
   CHECK(running_.size() + waiting_.size() == sequences_.size(), "{} live", sequences_.size());
+  CHECK(promised.full == budget_.promised().full && promised.sliding == budget_.promised().sliding,
+        "{} and {} pages promised", promised.full, promised.sliding);
+  for (const auto& [page, users] : full)
+    CHECK(pool_.num_users(page) == users, "full page {}", static_cast<int32_t>(page));
+  for (const auto& [page, users] : sliding)
+    CHECK(pool_.num_users(page) == users, "sliding page {}", static_cast<int32_t>(page));
+  CHECK(static_cast<int64_t>(full.size()) == pool_.num_live_pages(PageKind::kFull) &&
+            static_cast<int64_t>(sliding.size()) == pool_.num_live_pages(PageKind::kSliding),
+        "{} full and {} sliding pages in use", full.size(), sliding.size());
 }
 
 }  // namespace lapidary

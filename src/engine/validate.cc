@@ -89,6 +89,7 @@ Status ValidateRequest(const Request& request, int vocab_size, int max_model_len
   check.Range("max_tokens", request.max_tokens, 0, 1 << 30);
   check.Range("n", request.num_choices, 1, kMaxChoices);
   check.Range("min_tokens", request.sampling.min_tokens, 0, request.max_tokens);
+  if (request.max_drafts) check.Range("speculative_num_steps", *request.max_drafts, 0, kMaxDrafts);
   CheckSampling(request.sampling, vocab_size, check);
   return check.status();
 }

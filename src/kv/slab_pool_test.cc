@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
 
 #include "tests/support/rounds.h"
@@ -34,60 +35,86 @@ TEST(KvLayout, SlabsOfThePublishedModels) {
   }
 }
 
-TEST(SlabPool, RandomUseKeepsEveryPageWithOneOwner) {
+// Pages taken, shared, cached and let go at random: a slab is of one kind, the counts are those of
+// a naive model, what is free comes back.
+TEST(SlabPool, RandomUseAgreesWithANaiveModel) {
   const KvLayout layout = KvLayout::Make(
       {{false, true, 2, 32}, {false, true, 2, 32}, {true, true, 1, 32}}, 64, DType::kF32);
   ASSERT_EQ(layout.full_pages_per_slab, 4);
   std::mt19937 rng(1);
   SlabPool pool(layout, 9);
-  std::vector<FullPage> full;
-  std::vector<SlidingPage> sliding;
-  std::set<int32_t> full_ids, sliding_ids;
-  const int num_steps = Rounds(200'000);
-  for (int step = 0; step < num_steps; ++step) {
-    const bool allocate = rng() % 100 < (step / 1000 % 2 == 0 ? 60u : 40u);
-    const bool is_full = rng() % 2 != 0;
-    if (allocate && is_full) {
-      if (const auto page = pool.AllocateFull()) {
-        full.push_back(*page);
-        ASSERT_TRUE(full_ids.insert(static_cast<int32_t>(*page)).second);
-      } else {
+  struct State {
+    int users = 0;
+    bool cached = false;
+  };
+  std::map<int32_t, State> full, sliding;
+  const auto change = [&](auto& model, auto none) {
+    using Page = decltype(none);
+    const auto choice = rng() % 6;
+    if (choice < 2) {
+      auto page = pool.TakeFromLiveSlab<Page>();
+      if (!page) page = pool.TakeFromIdleSlab<Page>();
+      if (!page) {
         ASSERT_EQ(pool.num_free_slabs(), 0);
+        return;
       }
-    } else if (allocate) {
-      if (const auto page = pool.AllocateSliding()) {
-        sliding.push_back(*page);
-        ASSERT_TRUE(sliding_ids.insert(static_cast<int32_t>(*page)).second);
-      } else {
-        ASSERT_EQ(pool.num_free_slabs(), 0);
-      }
-    } else if (is_full && !full.empty()) {
-      std::swap(full[rng() % full.size()], full.back());
-      pool.Free(full.back());
-      full_ids.erase(static_cast<int32_t>(full.back()));
-      full.pop_back();
-    } else if (!is_full && !sliding.empty()) {
-      std::swap(sliding[rng() % sliding.size()], sliding.back());
-      pool.Free(sliding.back());
-      sliding_ids.erase(static_cast<int32_t>(sliding.back()));
-      sliding.pop_back();
+      ASSERT_FALSE(model.contains(static_cast<int32_t>(*page)));
+      model[static_cast<int32_t>(*page)] = {1, false};
+      return;
     }
-    std::set<int32_t> slabs;
-    for (const int32_t id : full_ids) slabs.insert(id / 4);
-    for (const int32_t id : sliding_ids)
-      ASSERT_TRUE(slabs.insert(id).second) << "a slab of both kinds";
-    ASSERT_FALSE(slabs.contains(0));
-    ASSERT_EQ(pool.num_free_slabs() + static_cast<int32_t>(slabs.size()), pool.num_slabs());
+    if (model.empty()) return;
+    auto it = model.begin();
+    std::advance(it, static_cast<std::ptrdiff_t>(rng() % model.size()));
+    const Page page{it->first};
+    State& state = it->second;
+    if (choice == 2) {
+      pool.AddUser(page);
+      ++state.users;
+    } else if (choice < 5 && state.users > 0) {
+      pool.RemoveUser(page);
+      --state.users;
+    } else if (choice == 5) {
+      state.cached = !state.cached;
+      pool.SetCached(page, state.cached);
+    }
+    if (state.users == 0 && !state.cached) model.erase(it);
+  };
+  const auto compare = [&](const auto& model, PageKind kind) {
+    std::map<int32_t, bool> slabs;  // to whether one of its pages is live
+    int64_t live = 0, idle = 0, live_slabs = 0;
+    for (const auto& [page, state] : model) {
+      slabs[page / pool.per_slab(kind)] |= state.users > 0;
+      live += state.users > 0;
+      idle += state.users == 0;
+    }
+    for (const auto& [slab, is_live] : slabs) live_slabs += is_live;
+    EXPECT_EQ(pool.num_live_pages(kind), live);
+    EXPECT_EQ(pool.num_idle_pages(kind), idle);
+    EXPECT_EQ(pool.num_live_slabs(kind), live_slabs);
+    return slabs;
+  };
+  for (int step = 0; step < Rounds(100'000); ++step) {
+    change(full, FullPage::kNone);
+    change(sliding, SlidingPage::kNone);
+    const auto of_full = compare(full, PageKind::kFull);
+    const auto of_sliding = compare(sliding, PageKind::kSliding);
+    for (const auto& [slab, live] : of_full)
+      ASSERT_FALSE(of_sliding.contains(slab)) << "a slab of both kinds";
+    ASSERT_FALSE(of_full.contains(0) || of_sliding.contains(0));
+    ASSERT_EQ(pool.num_free_slabs() + static_cast<int>(of_full.size() + of_sliding.size()),
+              pool.num_slabs());
+    if (step % 100 == 0) pool.CheckInvariants();
   }
 }
 
 TEST(SlabPool, FreeingTwiceIsABug) {
   SlabPool pool(KvLayout::Make({{false, true, 1, 32}, {true, true, 1, 32}}, 64, DType::kF32), 3);
-  const FullPage page = *pool.AllocateFull();
-  pool.Free(page);
-  EXPECT_EXIT(pool.Free(page), testing::ExitedWithCode(70), "is not taken");
-  EXPECT_EXIT(pool.Free(FullPage{0}), testing::ExitedWithCode(70), "page 0");
-  EXPECT_EXIT(pool.Free(SlidingPage::kNone), testing::ExitedWithCode(70), "page -1");
+  const FullPage page = *pool.TakeFromIdleSlab<FullPage>();
+  pool.RemoveUser(page);
+  EXPECT_EXIT(pool.RemoveUser(page), testing::ExitedWithCode(70), "0 users");
+  EXPECT_EXIT(pool.AddUser(page), testing::ExitedWithCode(70), "0 users");
+  EXPECT_EXIT(pool.RemoveUser(FullPage{0}), testing::ExitedWithCode(70), "page 0");
+  EXPECT_EXIT(pool.SetCached(SlidingPage::kNone, true), testing::ExitedWithCode(70), "page -1");
 }
 
 }  // namespace

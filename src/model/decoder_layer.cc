@@ -64,35 +64,36 @@ Layer MakeLayer(const ModelConfig& config, const ModelWeights& weights, int inde
   layer.norm_eps = config.norm_eps;
   const bool full = layer.config->kind == LayerKind::kFull;
   const RopeConfig& rope = full ? config.full_rope : config.sliding_rope;
-  layer.attention = {kv,
-                     full,
-                     full ? 0 : config.window,
-                     config.num_heads,
-                     config.norm_eps,
-                     {rope.theta, rope.rotary_factor}};
+  layer.attention.kv = kv;
+  layer.attention.full = full;
+  layer.attention.window = full ? 0 : config.window;
+  layer.attention.num_heads = config.num_heads;
+  layer.attention.norm_eps = config.norm_eps;
+  layer.attention.rope = {rope.theta, rope.rotary_factor};
   CHECK(kv.head_dim == layer.config->head_dim && kv.num_kv_heads == layer.config->num_kv_heads,
         "layer {} has {} KV heads of {}, its cache {} of {}", index, layer.config->num_kv_heads,
         layer.config->head_dim, kv.num_kv_heads, kv.head_dim);
   return layer;
 }
 
-void DecoderLayer(Ops& ops, const Layer& layer, const RowSet& rows, Activations& a, Tensor ple,
+void DecoderLayer(Ops& ops, const Layer& layer, const RowSet& rows,
+                  std::span<const WindowCopy> window_copies, Activations& a, Tensor ple,
                   Tensor next_norm) {
   const int64_t t = rows.num_rows();
   const Tensor h = a.h.View(t, layer.weights->o.rows());
   const Tensor qkv =
       a.qkv.View(t, layer.q_width() + (layer.config->owns_kv ? layer.kv_width() : 0));
   ops.Linear(qkv.Cols(0, layer.weights->qkv.rows()), h, layer.weights->qkv);
+  if (layer.gathers()) ops.GatherWindow(window_copies, layer.attention);
   ops.QkvNormRopeStore(qkv, layer.qkv_spec(), rows, layer.attention);
   AttentionOut(ops, layer, rows, a, qkv.Cols(0, layer.q_width()));
   AfterAttention(ops, layer, a, t, ple, next_norm);
 }
 
-void DecoderLayerKeeping(Ops& ops, const Layer& layer, const RowSet& rows,
-                         const std::vector<int32_t>& kept, Activations& a, Tensor ple,
-                         Tensor next_norm) {
+void DecoderLayerKeeping(Ops& ops, const Layer& layer, const Batch& batch, Activations& a,
+                         Tensor ple, Tensor next_norm) {
   const LinearWeight& qkv_weight = layer.weights->qkv;
-  const int64_t t = rows.num_rows(), hidden = layer.weights->o.rows();
+  const int64_t t = batch.num_rows(), hidden = layer.weights->o.rows();
   CHECK(layer.config->owns_kv && qkv_weight.num_blocks >= 2, "{} blocks", qkv_weight.num_blocks);
   // K and V of all rows.
   LinearWeight kv_weight = {qkv_weight.blocks[1]};
@@ -101,20 +102,20 @@ void DecoderLayerKeeping(Ops& ops, const Layer& layer, const RowSet& rows,
   ops.Linear(kv.Cols(0, kv_weight.rows()), a.h.View(t, hidden), kv_weight);
   QkvSpec spec = layer.qkv_spec();
   spec.has_q = false;
-  ops.QkvNormRopeStore(kv, spec, rows, layer.attention);
+  if (layer.gathers()) ops.GatherWindow(batch.window_copies, layer.attention);
+  ops.QkvNormRopeStore(kv, spec, batch.rows, layer.attention);
   // The rest of the kept rows. Gathering in place is safe: a row moves only to an equal or lower
   // place.
-  const auto n = static_cast<int64_t>(kept.size());
-  ops.GatherRows(a.x.View(n, hidden), a.x.View(t, hidden), kept);
-  ops.GatherRows(a.h.View(n, hidden), a.h.View(t, hidden), kept);
+  const int64_t n = batch.output_rows.rows();
   if (n == 0) return;
-  const RowSet kept_rows = rows.Subset(kept);
+  ops.GatherRows(a.x.View(n, hidden), a.x.View(t, hidden), batch.output_rows);
+  ops.GatherRows(a.h.View(n, hidden), a.h.View(t, hidden), batch.output_rows);
   const Tensor q = a.qkv.View(n, layer.q_width());
   ops.Linear(q, a.h.View(n, hidden), {qkv_weight.blocks[0]});
   spec.has_q = true;
   spec.has_kv = false;
-  ops.QkvNormRopeStore(q, spec, kept_rows, layer.attention);
-  AttentionOut(ops, layer, kept_rows, a, q);
+  ops.QkvNormRopeStore(q, spec, batch.output, layer.attention);
+  AttentionOut(ops, layer, batch.output, a, q);
   AfterAttention(ops, layer, a, n, ple, next_norm);
 }
 

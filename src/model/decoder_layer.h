@@ -5,6 +5,7 @@
 #include "model/activations.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/batch.h"
 #include "ops/ops.h"
 
 namespace lapidary {
@@ -20,6 +21,8 @@ struct Layer {
   QkvSpec qkv_spec() const {
     return {weights->q_norm, weights->k_norm, true, config->owns_kv, config->k_eq_v};
   }
+  // Its own sliding K and V pass through scratch.
+  bool gathers() const { return config->owns_kv && !attention.full; }
   int64_t q_width() const { return int64_t{attention.num_heads} * config->head_dim; }
   int64_t kv_width() const { return int64_t{2} * config->num_kv_heads * config->head_dim; }
 };
@@ -29,15 +32,15 @@ Layer MakeLayer(const ModelConfig& config, const ModelWeights& weights, int inde
                 const LayerKv& kv);
 
 // On entry h = input_norm(x). On exit x holds this layer's output and h = next_norm(x). ple: this
-// layer's per-layer input [T,P], or empty.
-void DecoderLayer(Ops& ops, const Layer& layer, const RowSet& rows, Activations& a, Tensor ple,
+// layer's per-layer input [T,P], or empty. window_copies: the step's, empty past the KV layers.
+void DecoderLayer(Ops& ops, const Layer& layer, const RowSet& rows,
+                  std::span<const WindowCopy> window_copies, Activations& a, Tensor ple,
                   Tensor next_norm);
 
-// The same where only some rows go on: K and V of all `rows` are stored; then x and h are cut down
-// to `kept` and the layer runs on these. On entry x and h hold all rows, on exit the kept ones.
-void DecoderLayerKeeping(Ops& ops, const Layer& layer, const RowSet& rows,
-                         const std::vector<int32_t>& kept, Activations& a, Tensor ple,
-                         Tensor next_norm);
+// The same where only the output rows go on: K and V of all rows are stored; then x and h are cut
+// down to the output rows and the layer runs on these. On entry x and h hold all rows.
+void DecoderLayerKeeping(Ops& ops, const Layer& layer, const Batch& batch, Activations& a,
+                         Tensor ple, Tensor next_norm);
 
 }  // namespace lapidary
 

@@ -1,5 +1,7 @@
 #include "model/drafter.h"
 
+#include <numeric>
+
 #include "model/decoder_layer.h"
 
 namespace lapidary {
@@ -8,6 +10,8 @@ struct Drafter::Workspace {
   Activations a;
   Buffer in;              // [B,2*target D]: embedding, then state
   Buffer y, logits, out;  // [B,D] [B,V] [B,target D]
+  Buffer row_numbers;
+  Tensor identity;  // [max rows] i32: 0, 1, 2, ...
   std::vector<Layer> layers;
 
   Workspace(const ModelConfig& config, int max_rows)
@@ -15,7 +19,11 @@ struct Drafter::Workspace {
         in(max_rows, int64_t{2} * config.target_hidden, DType::kF32),
         y(max_rows, config.hidden, DType::kF32),
         logits(max_rows, config.vocab_size, DType::kF32),
-        out(max_rows, config.target_hidden, DType::kF32) {}
+        out(max_rows, config.target_hidden, DType::kF32),
+        row_numbers(max_rows, 1, DType::kI32),
+        identity(row_numbers.View(max_rows, 1)) {
+    std::iota(identity.i32(), identity.i32() + max_rows, 0);
+  }
 };
 
 Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
@@ -36,9 +44,9 @@ Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_we
 
 Drafter::~Drafter() = default;
 
-DraftOutput Drafter::Step(std::span<const int32_t> tokens, Tensor hidden, const RowSet& rows) {
+DraftOutput Drafter::Step(Tensor tokens, Tensor hidden, const RowSet& rows) {
   Workspace& ws = *workspace_;
-  const auto b = static_cast<int64_t>(tokens.size());
+  const int64_t b = tokens.rows();
   const int64_t target_hidden = config_.target_hidden;
   CHECK(b > 0 && b <= max_rows_ && rows.num_rows() == b && hidden.rows() == b &&
             hidden.cols() == target_hidden,
@@ -46,9 +54,7 @@ DraftOutput Drafter::Step(std::span<const int32_t> tokens, Tensor hidden, const 
   const Tensor in = ws.in.View(b, 2 * target_hidden);
   ops_.Embed(in.Cols(0, target_hidden), target_weights_.embed, tokens,
              target_config_.embed_scale());
-  std::vector<int32_t> all_rows;
-  for (int32_t i = 0; i < b; ++i) all_rows.push_back(i);
-  ops_.GatherRows(in.Cols(target_hidden, target_hidden), hidden, all_rows);
+  ops_.GatherRows(in.Cols(target_hidden, target_hidden), hidden, ws.identity.Rows(0, b));
 
   const Tensor x = ws.a.x.View(b, config_.hidden);
   ops_.Linear(x, in, weights_.pre_projection);
@@ -56,7 +62,7 @@ DraftOutput Drafter::Step(std::span<const int32_t> tokens, Tensor hidden, const 
                config_.hidden);
   for (size_t i = 0; i < ws.layers.size(); ++i) {
     const Tensor next = i + 1 < ws.layers.size() ? weights_.layers[i + 1].input_norm : Tensor{};
-    DecoderLayer(ops_, ws.layers[i], rows, ws.a, Tensor{}, next);
+    DecoderLayer(ops_, ws.layers[i], rows, {}, ws.a, Tensor{}, next);
   }
   const Tensor y = ws.y.View(b, config_.hidden);
   ops_.RmsNorm(y, x, weights_.final_norm, config_.norm_eps, config_.hidden);

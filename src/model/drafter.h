@@ -4,7 +4,6 @@
 #define LAPIDARY_MODEL_DRAFTER_H_
 
 #include <memory>
-#include <span>
 
 #include "kv/arena.h"
 #include "model/config.h"
@@ -30,11 +29,11 @@ class Drafter {
           int max_rows);
   ~Drafter();
 
-  // One pass. tokens [B]: the newest token of each row, or its previous draft; hidden [B,target D]
-  // f32: the target's state that produced the newest token, or the previous pass's. rows: positions
-  // are the burst's constant one, key_ends the number of tokens that have target K and V. The
-  // output is valid until the next call; hidden may be the last output's.
-  DraftOutput Step(std::span<const int32_t> tokens, Tensor hidden, const RowSet& rows);
+  // One pass. tokens [B] i32: the newest token of each row, or its previous draft; hidden [B,target
+  // D] f32: the target's state that produced the newest token, or the previous pass's. rows:
+  // positions are the burst's constant one, key_ends the number of tokens that have target K and V.
+  // The output is valid until the next call; hidden may be the last output's.
+  DraftOutput Step(Tensor tokens, Tensor hidden, const RowSet& rows);
 
  private:
   struct Workspace;

@@ -1,27 +1,29 @@
 #include "model/gemma4.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "model/decoder_layer.h"
 
 namespace lapidary {
 namespace {
 
-// The ids to embed: a media placeholder without media is embedded as the pad id (GEMMA4.md 3.6 and
-// the reference).
-std::vector<int32_t> EmbeddedIds(const ModelConfig& config, const std::vector<int32_t>& tokens) {
-  std::vector<int32_t> ids = tokens;
-  for (int32_t& id : ids)
-    for (const int placeholder : config.placeholder_ids)
-      if (id == placeholder) id = config.pad_id.value_or(0);
-  return ids;
-}
-
 // The last layer that owns K and V; later ones only read (GEMMA4.md 3.3).
 int LastKvLayer(const ModelConfig& config) {
   int last = config.num_layers() - 1;
   while (last > 0 && !config.layers[static_cast<size_t>(last)].owns_kv) --last;
   return last;
+}
+
+// Pages of one sliding layer, all of a page's bytes its own.
+LayerKv ScratchLike(const LayerKv& kv, int32_t num_pages) {
+  LayerKv scratch = kv;
+  scratch.base = nullptr;
+  scratch.offset = 0;
+  scratch.page_bytes = scratch.slab_bytes = 2 * kv.num_kv_heads * kv.head_bytes();
+  scratch.pages_per_slab = 1;
+  scratch.num_pages = num_pages;
+  return scratch;
 }
 
 }  // namespace
@@ -39,7 +41,9 @@ struct Gemma4::Workspace {
   // Per-layer inputs of the rows that go on, for the layers from last_kv_layer on; the other rows
   // never need them.
   Buffer kept_ple, kept_ple_tokens, kept_embedding;
-  Buffer hidden, logits;  // f32
+  Buffer hidden, logits;   // f32
+  Buffer ids, output_ids;  // i32
+  Buffer scratch;          // sliding K and V of the step's chunks, one layer
   std::vector<Layer> layers;
   int last_kv_layer = 0;
 
@@ -47,6 +51,8 @@ struct Gemma4::Workspace {
       : a(config, limits.max_rows, limits.activations),
         hidden(limits.max_output_rows, config.hidden, DType::kF32),
         logits(limits.max_output_rows, config.vocab_size, DType::kF32),
+        ids(limits.max_rows, 1, DType::kI32),
+        output_ids(limits.max_output_rows, 1, DType::kI32),
         last_kv_layer(LastKvLayer(config)) {
     if (config.ple_width == 0) return;
     const int64_t columns = int64_t{config.num_layers()} * config.ple_width;
@@ -64,9 +70,22 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
       arena_(arena),
       limits_(limits),
       workspace_(std::make_unique<Workspace>(config, limits)) {
-  for (int i = 0; i < config.num_layers(); ++i)
-    workspace_->layers.push_back(
-        MakeLayer(config, weights, i, arena.layer(config.layers[static_cast<size_t>(i)].kv_layer)));
+  LayerKv scratch;
+  for (int i = 0; i < config.num_layers(); ++i) {
+    const LayerConfig& layer = config.layers[static_cast<size_t>(i)];
+    const LayerKv kv = arena.layer(layer.kv_layer);
+    if (layer.kind == LayerKind::kSliding && scratch.base == nullptr) {
+      scratch = ScratchLike(kv, limits.max_scratch_pages);
+      workspace_->scratch =
+          Buffer(limits.max_scratch_pages, scratch.page_bytes / SizeOf(kv.dtype), kv.dtype);
+      scratch.base = static_cast<char*>(workspace_->scratch.View(1, 1).data);
+      // Nothing read before it was written may change a result.
+      std::memset(scratch.base, 0xff,
+                  static_cast<size_t>(scratch.page_bytes * limits.max_scratch_pages));
+    }
+    workspace_->layers.push_back(MakeLayer(config, weights, i, kv));
+    if (layer.kind == LayerKind::kSliding) workspace_->layers.back().attention.scratch = scratch;
+  }
 }
 
 Gemma4::~Gemma4() = default;
@@ -76,6 +95,12 @@ int64_t Gemma4::WorkspaceBytes(const ModelConfig& config, const Limits& limits) 
   int64_t bytes = Activations::Bytes(config, limits.max_rows, limits.activations);
   bytes +=
       int64_t{limits.max_output_rows} * (config.hidden + config.vocab_size) * SizeOf(DType::kF32);
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.kind != LayerKind::kSliding) continue;
+    bytes += int64_t{limits.max_scratch_pages} * 2 * layer.num_kv_heads * layer.head_dim *
+             kPageTokens * element;
+    break;
+  }
   if (config.ple_width > 0)
     bytes += int64_t{limits.max_output_rows} *
              (int64_t{2} * config.num_layers() * config.ple_width + config.hidden) * element;
@@ -87,8 +112,7 @@ namespace {
 // Per-layer inputs of layers [first, last) for rows whose scaled embeddings are x (GEMMA4.md 3.6).
 // [T,(last-first)*P]
 Tensor MakePle(Ops& ops, const ModelConfig& config, const ModelWeights& weights, Tensor x,
-               std::span<const int32_t> tokens, int first, int last, const Buffer& out,
-               const Buffer& token_part) {
+               Tensor tokens, int first, int last, const Buffer& out, const Buffer& token_part) {
   const int64_t width = config.ple_width, columns = (last - first) * width;
   const Tensor ple = out.View(x.rows(), columns);
   const Tensor token_rows = token_part.View(x.rows(), columns);
@@ -106,10 +130,9 @@ StepOutput Gemma4::Forward(const Batch& batch) {
   Workspace& ws = *workspace_;
   Activations& a = ws.a;
   const int64_t t = batch.num_rows(), hidden = config_.hidden, width = config_.ple_width;
-  const auto num_out = static_cast<int64_t>(batch.output_rows.size());
+  const int64_t num_out = batch.output_rows.rows();
   CHECK(t > 0 && t <= limits_.max_rows && num_out <= limits_.max_output_rows,
         "step of {} rows, {} of them output", t, num_out);
-  const RowSet rows = RowSet::FromBatch(batch);
   const int num_layers = config_.num_layers();
   // With shared KV layers, rows nobody asks about stop at the last layer that owns KV; otherwise
   // they stop nowhere but before the head.
@@ -117,24 +140,27 @@ StepOutput Gemma4::Forward(const Batch& batch) {
   const int stop_layer = stops ? ws.last_kv_layer : num_layers;
 
   const Tensor x = a.x.View(t, hidden);
-  const std::vector<int32_t> tokens = EmbeddedIds(config_, batch.tokens);
+  // A media placeholder without media is embedded as the pad id (GEMMA4.md 3.6, the reference).
+  const auto embedded = [&](Tensor tokens, const Buffer& buffer) {
+    const Tensor view = buffer.View(tokens.rows(), 1);
+    ops_.ReplaceIds(view, tokens, config_.placeholder_ids, config_.pad_id.value_or(0));
+    return view;
+  };
+  const Tensor tokens = embedded(batch.tokens, ws.ids);
   ops_.Embed(x, weights_.embed, tokens, config_.embed_scale());
   Tensor ple, kept_ple;
-  std::vector<int32_t> kept_tokens;
-  for (const int32_t row : batch.output_rows)
-    kept_tokens.push_back(tokens.at(static_cast<size_t>(row)));
   if (width > 0) {
     if (stop_layer > 0)
       ple = MakePle(ops_, config_, weights_, x, tokens, 0, stop_layer, a.ple, a.ple_tokens);
     if (stops && num_out > 0) {
       const Tensor embedding = ws.kept_embedding.View(num_out, hidden);
       ops_.GatherRows(embedding, x, batch.output_rows);
-      kept_ple = MakePle(ops_, config_, weights_, embedding, kept_tokens, stop_layer, num_layers,
-                         ws.kept_ple, ws.kept_ple_tokens);
+      kept_ple =
+          MakePle(ops_, config_, weights_, embedding, embedded(batch.output_tokens, ws.output_ids),
+                  stop_layer, num_layers, ws.kept_ple, ws.kept_ple_tokens);
     }
   }
   ops_.RmsNorm(a.h.View(t, hidden), x, weights_.layers[0].input_norm, config_.norm_eps, hidden);
-  RowSet kept_rows;
   for (int i = 0; i < num_layers; ++i) {
     const Layer& layer = ws.layers[static_cast<size_t>(i)];
     const Tensor next =
@@ -144,12 +170,11 @@ StepOutput Gemma4::Forward(const Batch& batch) {
     if (width > 0 && i >= stop_layer && num_out > 0)
       layer_ple = kept_ple.Cols((i - stop_layer) * width, width);
     if (i < stop_layer) {
-      DecoderLayer(ops_, layer, rows, a, layer_ple, next);
+      DecoderLayer(ops_, layer, batch.rows, batch.window_copies, a, layer_ple, next);
     } else if (i == stop_layer) {
-      DecoderLayerKeeping(ops_, layer, rows, batch.output_rows, a, layer_ple, next);
-      kept_rows = rows.Subset(batch.output_rows);
+      DecoderLayerKeeping(ops_, layer, batch, a, layer_ple, next);
     } else if (num_out > 0) {
-      DecoderLayer(ops_, layer, kept_rows, a, layer_ple, next);
+      DecoderLayer(ops_, layer, batch.output, {}, a, layer_ple, next);
     }
   }
   const Tensor y = ws.hidden.View(num_out, hidden),

@@ -29,6 +29,7 @@ class Gemma4 {
     bool fast_prefill =
         true;  // rows that are not output rows stop after the last layer that owns KV
     DType activations = DType::kF32;
+    int32_t max_scratch_pages = 0;  // of a step's chunks (BatchBuilder), page 0 included
   };
 
   // config, weights, ops and arena must outlive the model. All memory is allocated here.

@@ -1,7 +1,6 @@
 #include "model/solo_session.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace lapidary {
 
@@ -24,13 +23,19 @@ SoloSession::SoloSession(const Checkpoint& target, const Checkpoint* drafter, Op
           : (num_pages + layout.sliding_pages_per_slab - 1) / layout.sliding_pages_per_slab;
   arena_ = std::make_unique<KvArena>(layout, 1 + full_slabs + sliding_slabs);
   for (int i = 0; i < num_pages; ++i) {
-    full_pages_.push_back(FullPage{layout.full_pages_per_slab + i});
-    sliding_pages_.push_back(SlidingPage{(1 + full_slabs) * layout.sliding_pages_per_slab + i});
+    full_pages_.push_back(layout.full_pages_per_slab + i);
+    sliding_pages_.push_back((1 + full_slabs) * layout.sliding_pages_per_slab + i);
   }
+  builder_ = std::make_unique<BatchBuilder>(
+      MakeTensor(full_pages_.data(), DType::kI32, 1, num_pages),
+      MakeTensor(sliding_pages_.data(), DType::kI32, 1, num_pages), config.window);
   Gemma4::Limits limits;
   limits.max_rows = limits.max_output_rows = options.max_chunk;
   limits.fast_prefill = options.fast_prefill;
   limits.activations = options.dtype;
+  // A chunk touches one page more at the worst alignment.
+  limits.max_scratch_pages =
+      1 + BatchBuilder::ScratchPages(config.window, config.window, options.max_chunk + kPageTokens);
   model_ = std::make_unique<Gemma4>(config, target.weights, ops, *arena_, limits);
   if (drafter != nullptr)
     drafter_ = std::make_unique<Drafter>(config, target.weights, drafter->config, drafter->weights,
@@ -43,31 +48,42 @@ void SoloSession::Reset() {
   arena_->Poison();
 }
 
+std::vector<SlidingPage> SoloSession::WindowPages() const {
+  std::vector<SlidingPage> pages;
+  for (int cell = BatchBuilder::FirstCell(target_.config.window, length_);
+       cell * kPageTokens < length_; ++cell)
+    pages.push_back(SlidingPage{sliding_pages_[static_cast<size_t>(cell)]});
+  return pages;
+}
+
 StepOutput SoloSession::Append(std::span<const int32_t> tokens, bool all_rows) {
   const auto count = static_cast<int32_t>(tokens.size());
   CHECK(count > 0 && count <= options_.max_chunk && length_ + count <= options_.max_tokens,
         "{} tokens after {}", count, length_);
-  Batch batch;
-  batch.tokens.assign(tokens.begin(), tokens.end());
-  batch.positions.resize(tokens.size());
-  std::iota(batch.positions.begin(), batch.positions.end(), length_);
-  batch.sequences.push_back({0, count, length_, full_pages_.data(), sliding_pages_.data(),
-                             static_cast<int32_t>(full_pages_.size())});
-  for (int32_t row = all_rows ? 0 : count - 1; row < count; ++row) batch.output_rows.push_back(row);
+  builder_->Clear();
+  // One token reads its window from pages, as in decoding; more go through scratch.
+  if (count == 1)
+    builder_->AddDecode(0, length_, tokens);
+  else
+    builder_->AddChunk(0, length_, tokens, all_rows ? count : 1, WindowPages());
   length_ += count;
-  return model_->Forward(batch);
+  return model_->Forward(builder_->Build());
 }
 
 DraftOutput SoloSession::Draft(int32_t token, Tensor hidden, DraftPosition position) {
   CHECK(drafter_ != nullptr && length_ > 0, "no drafter, or nothing to draft after");
-  RowSet rows;
-  rows.positions = {position == DraftPosition::kNewest ? length_ : length_ - 1};
-  rows.key_ends = {length_};
-  rows.sequences = {0};
-  rows.tables = {{reinterpret_cast<const int32_t*>(full_pages_.data()),
-                  reinterpret_cast<const int32_t*>(sliding_pages_.data()),
-                  static_cast<int32_t>(full_pages_.size())}};
-  return drafter_->Step(std::span(&token, 1), hidden, rows);
+  int32_t at = position == DraftPosition::kNewest ? length_ : length_ - 1;
+  int32_t slot = 0, chunk = -1;
+  const auto one = [](int32_t& value) { return MakeTensor(&value, DType::kI32, 1); };
+  const auto num_pages = static_cast<int64_t>(full_pages_.size());
+  const RowSet rows{one(at),
+                    one(length_),
+                    one(slot),
+                    one(chunk),
+                    MakeTensor(full_pages_.data(), DType::kI32, 1, num_pages),
+                    MakeTensor(sliding_pages_.data(), DType::kI32, 1, num_pages),
+                    {}};
+  return drafter_->Step(one(token), hidden, rows);
 }
 
 }  // namespace lapidary

@@ -37,18 +37,17 @@ class SoloSession {
   // One drafting pass for this sequence (Drafter::Step). The newest token has index length().
   DraftOutput Draft(int32_t token, Tensor hidden, DraftPosition position);
 
-  // The page tables as they are now, and the parts, for tests that put several sequences in one
-  // batch.
-  Gemma4& model() { return *model_; }
-
  private:
+  // Of the window before the next token.
+  std::vector<SlidingPage> WindowPages() const;
+
   const Checkpoint& target_;
   Options options_;
   std::unique_ptr<KvArena> arena_;
   std::unique_ptr<Gemma4> model_;
   std::unique_ptr<Drafter> drafter_;
-  std::vector<FullPage> full_pages_;
-  std::vector<SlidingPage> sliding_pages_;
+  std::vector<int32_t> full_pages_, sliding_pages_;  // the tables of slot 0
+  std::unique_ptr<BatchBuilder> builder_;
   int length_ = 0;
 };
 

@@ -23,6 +23,7 @@ struct RopeSpec {
 // What one layer's attention needs besides its rows.
 struct AttentionSpec {
   LayerKv kv;         // the cache it reads (its own or the donor's)
+  LayerKv scratch;    // sliding layers: the step's scratch, pages of this one layer
   bool full = false;  // which page table
   int window = 0;     // 0: all keys
   int num_heads = 0;  // query heads
@@ -46,8 +47,10 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // out[t] = table[ids[t]] * scale.                                             [T,D] [V,D]
-  virtual void Embed(Tensor out, Tensor table, std::span<const int32_t> ids, float scale) = 0;
+  // out[t] = table[ids[t]] * scale.                                       [T,D] [V,D] [T] i32
+  virtual void Embed(Tensor out, Tensor table, Tensor ids, float scale) = 0;
+  // out[t] = ids[t], or `to` where ids[t] is one of `from`.                       [T] i32
+  virtual void ReplaceIds(Tensor out, Tensor ids, std::span<const int> from, int32_t to) = 0;
   // out = in W^T, sums in one fixed order per row.                              [T,N] [T,K]
   virtual void Linear(Tensor out, Tensor in, const LinearWeight& weight) = 0;
   // out = in * (mean(in^2) + eps)^-1/2 * weight over `group` columns at a time; weight [group] or
@@ -59,13 +62,18 @@ class Ops {
   virtual void GeluMul(Tensor out, Tensor gate, Tensor up) = 0;
   // x = cap * tanh(x / cap).
   virtual void SoftCap(Tensor x, float cap) = 0;
-  // out[i] = in[rows[i]].
-  virtual void GatherRows(Tensor out, Tensor in, std::span<const int32_t> rows) = 0;
+  // out[i] = in[rows[i]]; in place if rows ascend.                              rows [O] i32
+  virtual void GatherRows(Tensor out, Tensor in, Tensor rows) = 0;
   // Rotates each head of x [T,H*Dh] by its row's position, half-split pairs (GEMMA4.md 4).
   virtual void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) = 0;
-  // Writes K and V [T,Hkv*Dh] of each row into its page.
+  // Brings pages of this sliding layer into its scratch. Before the layer's first store: a page may
+  // have a new owner in the same step.
+  virtual void GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) = 0;
+  // Writes K and V [T,Hkv*Dh] of each row into its page; in a sliding layer those of a chunk's row
+  // into scratch, and into its page where it has one.
   virtual void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) = 0;
-  // out = softmax(q K^T) V with scale 1 over each row's visible keys.           [T,H*Dh]
+  // out = softmax(q K^T) V with scale 1 over each row's visible keys; a chunk's rows read the keys
+  // of a sliding layer from scratch.                                               [T,H*Dh]
   virtual void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) = 0;
   // GEMMA4.md 3.5: the top K experts of each row, ties to the lower id, and their weights.   [T,K]
   // i32, f32

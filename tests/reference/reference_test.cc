@@ -107,27 +107,23 @@ TEST_P(ReferenceTest, ARowInABatchEqualsTheRowAlone) {
       KvLayout::Make(KvShapes(target_->config), target_->config.window, DType::kF32);
   KvArena arena(layout, 40);
   arena.Poison();
-  Gemma4 model(target_->config, target_->weights, *ops_, arena, {400, 400, true, DType::kF32});
+  Gemma4::Limits limits{400, 400, true, DType::kF32, 40};
+  Gemma4 model(target_->config, target_->weights, *ops_, arena, limits);
   const std::vector<int> lengths = {70, 1, 129};
-  std::vector<std::vector<FullPage>> full(3);
-  std::vector<std::vector<SlidingPage>> sliding(3);
+  std::vector<int32_t> full(9), sliding(9);  // [3 slots, 3 cells]
   for (int page = 0; page < 3; ++page)
     for (int s = 0; s < 3; ++s) {
-      full[static_cast<size_t>(s)].push_back(FullPage{layout.full_pages_per_slab + page * 3 + s});
-      sliding[static_cast<size_t>(s)].push_back(
-          SlidingPage{20 * layout.sliding_pages_per_slab + page * 3 + s});
+      full[static_cast<size_t>(s * 3 + page)] = layout.full_pages_per_slab + page * 3 + s;
+      sliding[static_cast<size_t>(s * 3 + page)] =
+          20 * layout.sliding_pages_per_slab + page * 3 + s;
     }
-  Batch batch;
-  for (size_t s = 0; s < 3; ++s) {
-    const std::vector<int32_t> ids = Prompt(lengths[s]);
-    batch.sequences.push_back({static_cast<int32_t>(batch.tokens.size()), lengths[s], 0,
-                               full[s].data(), sliding[s].data(), 3});
-    for (int i = 0; i < lengths[s]; ++i) {
-      batch.output_rows.push_back(static_cast<int32_t>(batch.tokens.size()));
-      batch.tokens.push_back(ids[static_cast<size_t>(i)]);
-      batch.positions.push_back(i);
-    }
+  BatchBuilder builder(MakeTensor(full.data(), DType::kI32, 3, 3),
+                       MakeTensor(sliding.data(), DType::kI32, 3, 3), target_->config.window);
+  for (int s = 0; s < 3; ++s) {
+    const int length = lengths[static_cast<size_t>(s)];
+    builder.AddChunk(s, 0, Prompt(length), length, {});
   }
+  const Batch batch = builder.Build();
   const StepOutput out = model.Forward(batch);
   const float* rows = out.logits.f32();
   for (const int length : lengths) {

@@ -9,11 +9,34 @@
 namespace lapidary::cpu {
 namespace {
 
-int32_t PageAt(const RowSet& rows, size_t row, bool full, int64_t position) {
-  const PageTables& tables = rows.tables.at(static_cast<size_t>(rows.sequences[row]));
+// The table's page of this position; -1 where it has none.
+int32_t TablePage(const RowSet& rows, int64_t row, bool full, int64_t position) {
+  const Tensor& table = full ? rows.full_pages : rows.sliding_pages;
   const int64_t cell = position / kPageTokens;
-  CHECK(cell < tables.num_pages, "row {} needs page cell {} of {}", row, cell, tables.num_pages);
-  return (full ? tables.full : tables.sliding)[cell];
+  const int32_t slot = rows.slots.i32()[row];
+  CHECK(cell < table.cols() && slot >= 0 && slot < table.rows(),
+        "row {} of slot {} needs page cell {} of {}", row, slot, cell, table.cols());
+  return table.i32()[slot * table.row_stride + cell];
+}
+
+// Where a row's K and V of a position are read: a page of the cache, or of scratch.
+struct Place {
+  const LayerKv* kv;
+  int32_t page;
+};
+
+bool InScratch(const RowSet& rows, int64_t row, const AttentionSpec& spec) {
+  return !spec.full && rows.chunks.i32()[row] >= 0;
+}
+
+Place PlaceOf(const RowSet& rows, int64_t row, const AttentionSpec& spec, int64_t position) {
+  if (!InScratch(rows, row, spec)) return {&spec.kv, TablePage(rows, row, spec.full, position)};
+  const auto chunk = static_cast<size_t>(rows.chunks.i32()[row]);
+  CHECK(chunk < rows.spans.size(), "chunk {} of {}", chunk, rows.spans.size());
+  const ChunkSpan& span = rows.spans[chunk];
+  const int64_t cell = position / kPageTokens - span.first_cell;
+  CHECK(cell >= 0, "row {} needs position {} before its chunk's window", row, position);
+  return {&spec.scratch, span.scratch_page + static_cast<int32_t>(cell)};
 }
 
 void CopyIn(char* target, DType dtype, const float* values, int64_t count) {
@@ -44,7 +67,7 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
                const AttentionSpec& spec, AttentionScratch& scratch) {
   const LayerKv& kv = spec.kv;
   const int64_t dim = kv.head_dim, group = spec.num_heads / kv.num_kv_heads;
-  const int64_t end = rows.key_ends[static_cast<size_t>(row)];
+  const int64_t end = rows.key_ends.i32()[row];
   const int64_t begin = spec.window > 0 ? std::max<int64_t>(0, end - spec.window) : 0;
   const int64_t count = end - begin;
   scratch.scores.resize(static_cast<size_t>(group * count));
@@ -53,14 +76,14 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
   const auto for_each_page = [&](auto&& body) {
     for (int64_t position = begin; position < end;) {
       const int64_t page_end = std::min(end, (position / kPageTokens + 1) * kPageTokens);
-      const int32_t page = PageAt(rows, static_cast<size_t>(row), spec.full, position);
-      body(page, position % kPageTokens, position - begin, page_end - position);
+      body(PlaceOf(rows, row, spec, position), position % kPageTokens, position - begin,
+           page_end - position);
       position = page_end;
     }
   };
-  for_each_page([&](int32_t page, int64_t first, int64_t index, int64_t num_keys) {
-    const float* keys = PageRows(kv.Keys(page, kv_head) + first * dim * SizeOf(kv.dtype), kv.dtype,
-                                 num_keys * dim, scratch.page);
+  for_each_page([&](Place at, int64_t first, int64_t index, int64_t num_keys) {
+    const float* keys = PageRows(at.kv->Keys(at.page, kv_head) + first * dim * SizeOf(kv.dtype),
+                                 kv.dtype, num_keys * dim, scratch.page);
     for (int64_t j = 0; j < num_keys; ++j)
       for (int64_t g = 0; g < group; ++g)
         scratch.scores[static_cast<size_t>(g * count + index + j)] =
@@ -74,8 +97,8 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
     for (int64_t j = 0; j < count; ++j) sum += scores[j] = Exp(scores[j] - largest);
     sums[static_cast<size_t>(g)] = sum;
   }
-  for_each_page([&](int32_t page, int64_t first, int64_t index, int64_t num_keys) {
-    const float* values = PageRows(kv.Values(page, kv_head) + first * dim * SizeOf(kv.dtype),
+  for_each_page([&](Place at, int64_t first, int64_t index, int64_t num_keys) {
+    const float* values = PageRows(at.kv->Values(at.page, kv_head) + first * dim * SizeOf(kv.dtype),
                                    kv.dtype, num_keys * dim, scratch.page);
     for (int64_t j = 0; j < num_keys; ++j)
       for (int64_t g = 0; g < group; ++g) {
@@ -108,8 +131,7 @@ void CpuBackend::Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec
     for (int64_t t = begin; t < end; ++t) {
       for (size_t j = 0; j < cosine.size(); ++j) {
         // The angle is an f32 product, as in the reference; its cosine is exact to f32.
-        const float angle =
-            static_cast<float>(rows.positions[static_cast<size_t>(t)]) * frequency[j];
+        const float angle = static_cast<float>(rows.positions.i32()[t]) * frequency[j];
         cosine[j] = static_cast<float>(std::cos(static_cast<double>(angle)));
         sine[j] = static_cast<float>(std::sin(static_cast<double>(angle)));
         if (x.dtype == DType::kBf16) {
@@ -137,16 +159,30 @@ void CpuBackend::StoreKv(Tensor k, Tensor v, const RowSet& rows, const Attention
         "store [{},{}]", k.rows(), k.cols());
   std::vector<float> k_scratch, v_scratch;
   for (int64_t t = 0; t < k.rows(); ++t) {
-    const int32_t position = rows.positions[static_cast<size_t>(t)];
-    const int32_t page = PageAt(rows, static_cast<size_t>(t), spec.full, position);
+    const int32_t position = rows.positions.i32()[t];
     const int64_t offset = position % kPageTokens * kv.head_dim * SizeOf(kv.dtype);
     const float* k_row = ReadRow(k, t, k_scratch);
     const float* v_row = ReadRow(v, t, v_scratch);
-    for (int head = 0; head < kv.num_kv_heads; ++head) {
-      CopyIn(kv.Keys(page, head) + offset, kv.dtype, k_row + head * kv.head_dim, kv.head_dim);
-      CopyIn(kv.Values(page, head) + offset, kv.dtype, v_row + head * kv.head_dim, kv.head_dim);
-    }
+    const auto store = [&](const Place& at) {
+      for (int head = 0; head < kv.num_kv_heads; ++head) {
+        CopyIn(at.kv->Keys(at.page, head) + offset, kv.dtype, k_row + head * kv.head_dim,
+               kv.head_dim);
+        CopyIn(at.kv->Values(at.page, head) + offset, kv.dtype, v_row + head * kv.head_dim,
+               kv.head_dim);
+      }
+    };
+    store(PlaceOf(rows, t, spec, position));
+    if (!InScratch(rows, t, spec)) continue;
+    if (const int32_t page = TablePage(rows, t, false, position); page >= 0) store({&kv, page});
   }
+}
+
+void CpuBackend::GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) {
+  const LayerKv& kv = spec.kv;
+  for (const WindowCopy& copy : copies)
+    for (int head = 0; head < kv.num_kv_heads; ++head)  // V lies behind K
+      std::memcpy(spec.scratch.Keys(copy.to, head), kv.Keys(static_cast<int32_t>(copy.from), head),
+                  static_cast<size_t>(2 * kv.head_bytes()));
 }
 
 void CpuBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) {
@@ -163,7 +199,7 @@ void CpuBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const Atten
       const int64_t row = item / kv.num_kv_heads;
       const int kv_head = static_cast<int>(item % kv.num_kv_heads);
       const float* q_row = ReadRow(q, row, scratch.q) + kv_head * group_width;
-      CHECK(rows.key_ends[static_cast<size_t>(row)] > 0, "row {} sees no key", row);
+      CHECK(rows.key_ends.i32()[row] > 0, "row {} sees no key", row);
       AttendRow(out, q_row, rows, row, kv_head, spec, scratch);
     }
   });

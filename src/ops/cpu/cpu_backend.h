@@ -15,16 +15,18 @@ class CpuBackend : public Ops {
   explicit CpuBackend(int num_threads) : pool_(num_threads) {}
 
   // elementwise.cc
-  void Embed(Tensor out, Tensor table, std::span<const int32_t> ids, float scale) override;
+  void Embed(Tensor out, Tensor table, Tensor ids, float scale) override;
+  void ReplaceIds(Tensor out, Tensor ids, std::span<const int> from, int32_t to) override;
   void RmsNorm(Tensor out, Tensor in, Tensor weight, float eps, int64_t group) override;
   void AddScale(Tensor x, Tensor y, float scale) override;
   void GeluMul(Tensor out, Tensor gate, Tensor up) override;
   void SoftCap(Tensor x, float cap) override;
-  void GatherRows(Tensor out, Tensor in, std::span<const int32_t> rows) override;
+  void GatherRows(Tensor out, Tensor in, Tensor rows) override;
   // cpu_ops.cc
   void Linear(Tensor out, Tensor in, const LinearWeight& weight) override;
   // attention.cc
   void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
+  void GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) override;
   void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;
   void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) override;
   // moe.cc

@@ -1,4 +1,6 @@
 // Embedding, norms, activations: one row at a time, sums in f32 over 16 lanes.
+#include <algorithm>
+
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/vector.h"
 
@@ -9,15 +11,24 @@ constexpr int64_t kRowGrain = 4;
 
 }  // namespace
 
-void CpuBackend::Embed(Tensor out, Tensor table, std::span<const int32_t> ids, float scale) {
-  CHECK(out.rows() == static_cast<int64_t>(ids.size()) && out.cols() == table.cols(),
-        "embed [{},{}]", out.rows(), out.cols());
+void CpuBackend::Embed(Tensor out, Tensor table, Tensor ids, float scale) {
+  CHECK(out.rows() == ids.rows() && out.cols() == table.cols(), "embed [{},{}]", out.rows(),
+        out.cols());
   std::vector<float> row, scaled(static_cast<size_t>(out.cols()));
-  for (size_t t = 0; t < ids.size(); ++t) {
-    CHECK(ids[t] >= 0 && ids[t] < table.rows(), "token id {} of {}", ids[t], table.rows());
-    const float* source = ReadRow(table, ids[t], row);
+  for (int64_t t = 0; t < ids.rows(); ++t) {
+    const int32_t id = ids.i32()[t];
+    CHECK(id >= 0 && id < table.rows(), "token id {} of {}", id, table.rows());
+    const float* source = ReadRow(table, id, row);
     for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = source[i] * scale;
-    WriteRow(out, static_cast<int64_t>(t), scaled.data(), out.cols());
+    WriteRow(out, t, scaled.data(), out.cols());
+  }
+}
+
+void CpuBackend::ReplaceIds(Tensor out, Tensor ids, std::span<const int> from, int32_t to) {
+  CHECK(out.rows() == ids.rows(), "{} ids for {}", ids.rows(), out.rows());
+  for (int64_t t = 0; t < ids.rows(); ++t) {
+    const int32_t id = ids.i32()[t];
+    out.i32()[t] = std::find(from.begin(), from.end(), id) == from.end() ? id : to;
   }
 }
 
@@ -86,13 +97,13 @@ void CpuBackend::SoftCap(Tensor x, float cap) {
   });
 }
 
-void CpuBackend::GatherRows(Tensor out, Tensor in, std::span<const int32_t> rows) {
-  CHECK(out.rows() == static_cast<int64_t>(rows.size()) && out.cols() == in.cols(),
-        "gather {} rows", rows.size());
+void CpuBackend::GatherRows(Tensor out, Tensor in, Tensor rows) {
+  CHECK(out.rows() == rows.rows() && out.cols() == in.cols(), "gather {} rows", rows.rows());
   std::vector<float> scratch;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    CHECK(rows[i] >= 0 && rows[i] < in.rows(), "row {} of {}", rows[i], in.rows());
-    WriteRow(out, static_cast<int64_t>(i), ReadRow(in, rows[i], scratch), in.cols());
+  for (int64_t i = 0; i < rows.rows(); ++i) {
+    const int32_t row = rows.i32()[i];
+    CHECK(row >= 0 && row < in.rows(), "row {} of {}", row, in.rows());
+    WriteRow(out, i, ReadRow(in, row, scratch), in.cols());
   }
 }
 

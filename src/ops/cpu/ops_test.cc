@@ -6,6 +6,7 @@
 #include <limits>
 #include <random>
 
+#include "ops/batch.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/vector.h"
 
@@ -31,6 +32,34 @@ struct OwnedBf16 {
         tensor(MakeTensor(data.data(), DType::kBf16, rows, cols)) {}
   float at(int64_t r, int64_t c) const {
     return ToFloat(data[static_cast<size_t>(r * tensor.cols() + c)]);
+  }
+};
+
+Tensor Ids(std::vector<int32_t>& ids) {
+  return MakeTensor(ids.data(), DType::kI32, static_cast<int64_t>(ids.size()));
+}
+
+// A RowSet by hand: rows of slots whose tables are lines of one page list per slot.
+struct OwnedRows {
+  std::vector<int32_t> positions, key_ends, slots, chunks, pages;
+  std::vector<ChunkSpan> spans;
+  int64_t num_slots = 0;
+
+  // Every slot has the same number of cells; the same list serves as full and as sliding table.
+  void AddSlot(const std::vector<int32_t>& table) {
+    pages.insert(pages.end(), table.begin(), table.end());
+    ++num_slots;
+  }
+  void Add(int32_t position, int32_t slot, int32_t chunk = -1) {
+    positions.push_back(position);
+    key_ends.push_back(position + 1);
+    slots.push_back(slot);
+    chunks.push_back(chunk);
+  }
+  RowSet View() {
+    const int64_t cells = num_slots == 0 ? 0 : static_cast<int64_t>(pages.size()) / num_slots;
+    const Tensor table = MakeTensor(pages.data(), DType::kI32, num_slots, cells);
+    return {Ids(positions), Ids(key_ends), Ids(slots), Ids(chunks), table, table, spans};
   }
 };
 
@@ -68,13 +97,13 @@ TEST_F(CpuOpsTest, EmbedScalesRowsAndChecksIds) {
   OwnedBf16 table(10, 48);
   Fill(table);
   Owned out(3, 48);
-  const std::vector<int32_t> ids = {9, 0, 4};
-  ops_->Embed(out.tensor, table.tensor, ids, 39.25f);
+  std::vector<int32_t> ids = {9, 0, 4};
+  ops_->Embed(out.tensor, table.tensor, Ids(ids), 39.25f);
   for (int64_t t = 0; t < 3; ++t)
     for (int64_t i = 0; i < 48; ++i)
       EXPECT_EQ(out.at(t, i), table.at(ids[static_cast<size_t>(t)], i) * 39.25f);
-  const std::vector<int32_t> bad = {10, 0, -1};
-  EXPECT_EXIT(ops_->Embed(out.tensor, table.tensor, bad, 1.0f), testing::ExitedWithCode(70),
+  std::vector<int32_t> bad = {10, 0, -1};
+  EXPECT_EXIT(ops_->Embed(out.tensor, table.tensor, Ids(bad), 1.0f), testing::ExitedWithCode(70),
               "token id 10 of 10");
 }
 
@@ -129,9 +158,9 @@ TEST_F(CpuOpsTest, RopeRotatesThePairsOfTheSpec) {
     Owned x(4, heads * head_dim);
     Fill(x);
     std::vector<float> before = x.data;
-    RowSet rows;
-    rows.positions = {0, 1, 777, 131071};
-    ops_->Rope(x.tensor, rows, head_dim, {theta, factor});
+    OwnedRows rows;
+    for (const int position : {0, 1, 777, 131071}) rows.Add(position, 0);
+    ops_->Rope(x.tensor, rows.View(), head_dim, {theta, factor});
     const int half = head_dim / 2, rotated = static_cast<int>(factor * head_dim / 2);
     for (int64_t t = 0; t < 4; ++t)
       for (int h = 0; h < heads; ++h)
@@ -167,36 +196,33 @@ TEST_F(CpuOpsTest, AttentionReadsExactlyTheVisibleKeys) {
     KvArena arena(layout, 12);
     arena.Poison();
     const bool full = window == 0;
-    AttentionSpec spec{arena.layer(full ? 1 : 0), full, window, heads, 1e-6f, {}};
+    AttentionSpec spec;
+    spec.kv = arena.layer(full ? 1 : 0);
+    spec.full = full;
+    spec.window = window;
+    spec.num_heads = heads;
     const std::vector<std::vector<int32_t>> pages = {{7, 3, 9}, {2, 8, 5}};
     std::vector<Owned> k, v;
-    RowSet rows;
+    OwnedRows rows;
+    for (const auto& table : pages) rows.AddSlot(table);
     for (int s = 0; s < 2; ++s) {
       k.emplace_back(length, kv_heads * dim);
       v.emplace_back(length, kv_heads * dim);
       Fill(k.back(), 0.3);
       Fill(v.back());
-      rows.tables.push_back(
-          {pages[static_cast<size_t>(s)].data(), pages[static_cast<size_t>(s)].data(), 3});
-      RowSet store;
-      store.tables = rows.tables;
-      for (int p = 0; p < length; ++p) {
-        store.positions.push_back(p);
-        store.sequences.push_back(s);
-      }
-      ops_->StoreKv(k.back().tensor, v.back().tensor, store, spec);
+      OwnedRows store;
+      for (const auto& table : pages) store.AddSlot(table);
+      for (int p = 0; p < length; ++p) store.Add(p, s);
+      ops_->StoreKv(k.back().tensor, v.back().tensor, store.View(), spec);
     }
     for (const int end : {1, 2, 23, 24, 25, 63, 64, 65, 127, 128, 129, 150})
-      for (int s = 0; s < 2; ++s) {
-        rows.positions.push_back(end - 1);
-        rows.key_ends.push_back(end);
-        rows.sequences.push_back(s);
-      }
-    Owned q(rows.num_rows(), heads * dim), out(rows.num_rows(), heads * dim);
+      for (int s = 0; s < 2; ++s) rows.Add(end - 1, s);
+    const RowSet view = rows.View();
+    Owned q(view.num_rows(), heads * dim), out(view.num_rows(), heads * dim);
     Fill(q);
-    ops_->Attention(out.tensor, q.tensor, rows, spec);
-    for (int64_t t = 0; t < rows.num_rows(); ++t) {
-      const auto s = static_cast<size_t>(rows.sequences[static_cast<size_t>(t)]);
+    ops_->Attention(out.tensor, q.tensor, view, spec);
+    for (int64_t t = 0; t < view.num_rows(); ++t) {
+      const auto s = static_cast<size_t>(rows.slots[static_cast<size_t>(t)]);
       const int end = rows.key_ends[static_cast<size_t>(t)],
                 begin = window == 0 ? 0 : std::max(0, end - window);
       for (int h = 0; h < heads; ++h) {
@@ -224,20 +250,75 @@ TEST_F(CpuOpsTest, AttentionReadsExactlyTheVisibleKeys) {
 TEST_F(CpuOpsTest, AMissingPageIsACheckNotAClamp) {
   const KvLayout layout = KvLayout::Make({{false, true, 1, 32}}, 16, DType::kF32);
   KvArena arena(layout, 4);
-  AttentionSpec spec{arena.layer(0), false, 16, 1, 1e-6f, {}};
+  AttentionSpec spec;
+  spec.kv = arena.layer(0);
+  spec.window = 16;
+  spec.num_heads = 1;
   Owned q(1, 32, 0.5f), out(1, 32);
   const auto attend = [&](std::vector<int32_t> pages, int end) {
-    RowSet rows;
-    rows.positions = {end - 1};
-    rows.key_ends = {end};
-    rows.sequences = {0};
-    rows.tables = {{pages.data(), pages.data(), static_cast<int32_t>(pages.size())}};
-    ops_->Attention(out.tensor, q.tensor, rows, spec);
+    OwnedRows rows;
+    rows.AddSlot(pages);
+    rows.Add(end - 1, 0);
+    ops_->Attention(out.tensor, q.tensor, rows.View(), spec);
   };
   EXPECT_EXIT(attend({-1}, 5), testing::ExitedWithCode(70), "page -1 of 4");
   EXPECT_EXIT(attend({0}, 5), testing::ExitedWithCode(70), "page 0 of 4");
   EXPECT_EXIT(attend({4}, 5), testing::ExitedWithCode(70), "page 4 of 4");
   EXPECT_EXIT(attend({1}, 70), testing::ExitedWithCode(70), "page cell 1 of 1");
+}
+
+// A chunk in the middle of a sequence: its window comes from pages, its own keys go to scratch and
+// to the pages that its table still has. Reading scratch gives the bits that reading pages gives.
+TEST_F(CpuOpsTest, AChunkReadsScratchAndKeepsWhatHasAPage) {
+  const int dim = 48, window = 100, before = 150, rows = 90;
+  const KvLayout layout = KvLayout::Make({{false, true, 1, dim}}, window, DType::kF32);
+  KvArena arena(layout, 8);
+  arena.Poison();
+  AttentionSpec spec;
+  spec.kv = arena.layer(0);
+  spec.window = window;
+  spec.num_heads = 2;
+  spec.scratch = spec.kv;
+  std::vector<float> scratch(6 * 2 * kPageTokens * dim, kNan);
+  spec.scratch.base = reinterpret_cast<char*>(scratch.data());
+  spec.scratch.num_pages = 6;
+  Owned k(before + rows, dim), v(before + rows, dim), q(rows, 2 * dim);
+  Fill(k, 0.3);
+  Fill(v);
+  Fill(q);
+  std::vector<int32_t> table = {5, 1, 4, 2}, kept = {-1, -1, -1, 2};
+  const auto store = [&](OwnedRows& chunk) {
+    ops_->StoreKv(k.tensor.Rows(chunk.positions[0], chunk.View().num_rows()),
+                  v.tensor.Rows(chunk.positions[0], chunk.View().num_rows()), chunk.View(), spec);
+  };
+  OwnedRows all;
+  all.AddSlot(table);
+  for (int p = 0; p < before + rows; ++p) all.Add(p, 0);
+  store(all);
+  OwnedRows paged;
+  paged.AddSlot(table);
+  for (int p = before; p < before + rows; ++p) paged.Add(p, 0);
+  Owned expected(rows, 2 * dim), out(rows, 2 * dim);
+  ops_->Attention(expected.tensor, q.tensor, paged.View(), spec);
+
+  BatchBuilder builder(MakeTensor(table.data(), DType::kI32, 1, 4),
+                       MakeTensor(table.data(), DType::kI32, 1, 4), window);
+  std::vector<int32_t> tokens(rows, 7);
+  const std::vector<SlidingPage> window_pages = {SlidingPage{5}, SlidingPage{1}, SlidingPage{4}};
+  builder.AddChunk(0, before, tokens, 1, window_pages);
+  Batch batch = builder.Build();
+  ASSERT_EQ(batch.window_copies.size(), 3u);  // cells 0 to 2: positions 51 to 149
+  ops_->GatherWindow(batch.window_copies, spec);
+  arena.Poison();  // the pages may have another owner now
+  batch.rows.sliding_pages = MakeTensor(kept.data(), DType::kI32, 1, 4);
+  ops_->StoreKv(k.tensor.Rows(before, rows), v.tensor.Rows(before, rows), batch.rows, spec);
+  ops_->Attention(out.tensor, q.tensor, batch.rows, spec);
+  EXPECT_EQ(out.data, expected.data);
+  const float* last = reinterpret_cast<const float*>(spec.kv.Keys(2, 0));
+  for (int p = 192; p < before + rows; ++p)
+    for (int i = 0; i < dim; ++i) ASSERT_EQ(last[(p - 192) * dim + i], k.at(p, i));
+  for (const int32_t page : {1, 4, 5})
+    EXPECT_TRUE(std::isnan(*reinterpret_cast<const float*>(spec.kv.Keys(page, 0))));
 }
 
 TEST_F(CpuOpsTest, RouterTakesTheBestWithTiesToTheLowerId) {

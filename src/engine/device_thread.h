@@ -1,0 +1,39 @@
+// DeviceThread: runs step plans in the order they were launched, beside the engine's thread. What a
+// stream is on a GPU: launch returns at once, results are read later.
+#ifndef LAPIDARY_ENGINE_DEVICE_THREAD_H_
+#define LAPIDARY_ENGINE_DEVICE_THREAD_H_
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "engine/rank.h"
+
+namespace lapidary {
+
+class DeviceThread {
+ public:
+  explicit DeviceThread(std::unique_ptr<StepRunner> runner);
+  ~DeviceThread();  // finishes what was launched
+
+  void Launch(StepPlan plan);
+  // The news of the oldest launched plan that was not read yet.
+  StepNews Read();
+
+ private:
+  void Run();
+
+  std::unique_ptr<StepRunner> runner_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<StepPlan> launched_;  // guarded by mutex_, as all below
+  std::deque<StepNews> done_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_ENGINE_DEVICE_THREAD_H_

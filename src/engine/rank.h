@@ -1,0 +1,63 @@
+// StepRunner: carries out step plans in order. Rank: the real one, over a StepModel. It alone knows
+// how long a sequence is right now: the scheduler plans a step ahead.
+#ifndef LAPIDARY_ENGINE_RANK_H_
+#define LAPIDARY_ENGINE_RANK_H_
+
+#include <memory>
+#include <vector>
+
+#include "engine/step_model.h"
+#include "engine/step_plan.h"
+#include "ops/batch.h"
+#include "ops/sampling.h"
+
+namespace lapidary {
+
+class StepRunner {
+ public:
+  virtual ~StepRunner() = default;
+  virtual StepNews Run(const StepPlan& plan) = 0;
+};
+
+struct RankOptions {
+  int max_running = 0;
+  int32_t table_cells = 0;            // of each slot
+  std::vector<int32_t> suppress_ids;  // never sampled, never drafted
+};
+
+class Rank : public StepRunner {
+ public:
+  Rank(std::unique_ptr<StepModel> model, const RankOptions& options);
+  StepNews Run(const StepPlan& plan) override;
+
+ private:
+  // Written only here: what a step made known. The newest token's K and V are not computed yet.
+  struct SlotState {
+    std::shared_ptr<const SequenceParams> params;
+    std::vector<int32_t> tokens;
+    std::vector<int32_t> drafts;
+  };
+  void Apply(const StepPlan& plan);
+  void BuildBatch(const StepPlan& plan);
+  RowsNews Accept(const PlannedRows& rows, int64_t first_output, const StepOutput& output);
+  void ScorePrompt(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
+                   RowsNews& news);
+  bool Draw(SlotState& slot, std::span<const float> logits, RowsNews& news);
+  void Draft(const StepPlan& plan);
+  int32_t BestDraft(std::span<float> logits) const;
+  Tensor Table(PageKind kind);
+
+  std::unique_ptr<StepModel> model_;
+  const RankOptions options_;
+  const size_t hidden_;
+  Sampler sampler_;
+  std::vector<SlotState> slots_;
+  std::vector<int32_t> tables_[2];  // by PageKind, [S,P]
+  BatchBuilder builder_;
+  std::vector<float> states_;        // [S,D] the target's hidden state behind the newest token
+  std::vector<float> draft_states_;  // [B,D]
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_ENGINE_RANK_H_
