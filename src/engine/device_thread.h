@@ -21,6 +21,8 @@ class DeviceThread {
   void Launch(StepPlan plan);
   // The news of the oldest launched plan that was not read yet.
   StepNews Read();
+  // Steady clock; thread-safe.
+  int64_t last_beat_ms() const { return runner_->last_beat_ms(); }
 
  private:
   void Run();

@@ -66,6 +66,7 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bo
   loop.limits.overcommit = options.overcommit;
   loop.prefix_cache = options.prefix_cache;
   loop.overlap = options.overlap;
+  loop.log_interval = options.log_interval;
   // A request may ask for more drafts than the engine makes by itself.
   if (has_drafter && options.num_draft_tokens != 0)
     loop.limits.max_drafts = loop.drafts.max_drafts =

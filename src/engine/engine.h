@@ -33,6 +33,7 @@ struct EngineOptions {
   int num_draft_tokens =
       -1;  // drafts a burst; 0: no speculation; -1: adaptive, if there is a drafter
   std::optional<DraftPosition> draft_position;  // none: measured
+  int log_interval = 0;                         // decode steps a log line; 0: no step is logged
   std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content
   std::vector<int32_t> suppress_ids;  // never sampled
 };

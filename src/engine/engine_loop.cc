@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -16,6 +17,7 @@
 
 #include "engine/choice.h"
 #include "engine/device_thread.h"
+#include "engine/step_log.h"
 #include "engine/validate.h"
 
 namespace lapidary {
@@ -44,7 +46,8 @@ class EngineLoop::Impl {
   Impl(std::unique_ptr<StepRunner> runner, const LoopOptions& options)
       : options_(options),
         scheduler_(options.layout, options.num_slabs, options.limits),
-        drafts_(options.drafts) {
+        drafts_(options.drafts),
+        log_(options.log_interval) {
     if (!scheduler_.Fits(options.limits.max_length))
       throw StartupError(fmt::format(
           "the KV cache has {} slabs of {} bytes, a context of {} tokens needs {}; use a shorter "
@@ -110,6 +113,8 @@ class EngineLoop::Impl {
   EngineStats stats() const {
     const std::lock_guard lock(mutex_);
     EngineStats stats = stats_;
+    // A loop that waits for a beating device is alive.
+    stats.last_progress_ms = std::max(stats.last_progress_ms, device_->last_beat_ms());
     stats.num_queued = static_cast<int>(queued_.size());
     return stats;
   }
@@ -122,6 +127,7 @@ class EngineLoop::Impl {
   // A plan the device has and the loop has not read.
   struct Unread {
     std::vector<PlannedRows> rows;
+    int num_starts;
     DraftPosition verified, drafted;
   };
 
@@ -160,7 +166,8 @@ class EngineLoop::Impl {
       if (times.first_step_us == 0) times.first_step_us = now;
     }
     drafts_.Planned(drafts);
-    unread_.push_back({plan.rows, newest_position_, plan.draft_position});
+    unread_.push_back(
+        {plan.rows, static_cast<int>(plan.starts.size()), newest_position_, plan.draft_position});
     newest_position_ = plan.draft_position;
     device_->Launch(std::move(plan));
   }
@@ -178,11 +185,38 @@ class EngineLoop::Impl {
     scheduler_.Commit(results);
     ++num_steps_;
     for (const SequenceResult& result : results) Deliver(result);
+    WriteLog(step, now);
     if (drafts_.TakeDecision())
       spdlog::info(
           "draft position {}: accepted {:.3f} of drafts at the newest index, {:.3f} one before",
           drafts_.position() == DraftPosition::kNewest ? "newest" : "last-kv",
           drafts_.acceptance(DraftPosition::kNewest), drafts_.acceptance(DraftPosition::kLastKv));
+  }
+
+  void WriteLog(const Unread& step, int64_t now_us) {
+    if (options_.log_interval == 0) return;
+    const SlabPool& pool = scheduler_.pool();
+    StepFacts facts;
+    facts.num_new_sequences = step.num_starts;
+    for (const PlannedRows& rows : step.rows)
+      facts.num_new_tokens += rows.decode ? 0 : rows.num_rows;
+    const int64_t hits = scheduler_.counters().cache_hits;
+    facts.num_cached_tokens = static_cast<int>(hits - std::exchange(logged_hits_, hits));
+    facts.num_running = scheduler_.num_running();
+    facts.num_queued = scheduler_.num_waiting();
+    facts.full_tokens = pool.num_live_pages(PageKind::kFull) * kPageTokens;
+    const auto usage = [&](PageKind kind) {
+      return static_cast<double>(pool.num_live_slabs(kind)) / pool.num_slabs();
+    };
+    facts.full_usage = usage(PageKind::kFull);
+    facts.sliding_usage = usage(PageKind::kSliding);
+    facts.generated_tokens = counts_.generated_tokens;
+    facts.retractions = scheduler_.counters().retractions;
+    facts.num_bursts = counts_.num_bursts;
+    facts.drafted = counts_.drafted_tokens;
+    facts.accepted = counts_.accepted_tokens;
+    facts.now_us = now_us;
+    if (const std::string line = log_.Line(facts); !line.empty()) spdlog::info("{}", line);
   }
 
   SequenceResult TakeNews(const Unread& step, const PlannedRows& rows, RowsNews&& news,
@@ -371,6 +405,8 @@ class EngineLoop::Impl {
   SequenceId next_sequence_ = 1;
   int64_t num_steps_ = 0;
   int num_stalled_ = 0;
+  StepLog log_;
+  int64_t logged_hits_ = 0;
   EngineStats counts_;  // the totals
 
   mutable std::mutex mutex_;  // guards all below

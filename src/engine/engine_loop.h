@@ -26,6 +26,7 @@ struct LoopOptions {
   bool prefix_cache = true;
   bool overlap = true;  // false: each step is read before the next is planned
   DraftOptions drafts;
+  int log_interval = 0;  // decode steps a log line; 0: none
 };
 
 class EngineLoop {

@@ -184,9 +184,9 @@ class Collector {
     std::vector<std::optional<TokenLogprobs>> prompt_logprobs;
     FinishReason finish = FinishReason::kNone;
   };
-  bool Wait(int count) {
+  bool Wait(int count, std::chrono::milliseconds limit = std::chrono::seconds(60)) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::seconds(60), [&] { return num_done_ >= count; });
+    return changed_.wait_for(lock, limit, [&] { return num_done_ >= count; });
   }
   Answer At(uint64_t request, int choice = 0) {
     const std::lock_guard lock(mutex_);
@@ -322,6 +322,46 @@ TEST(EngineLoop, EndsForTheRightReason) {
   EXPECT_FALSE(scores[0].has_value());
   for (size_t i = 1; i < scores.size(); ++i) EXPECT_EQ(scores[i]->token, scored.prompt[i]);
   EXPECT_TRUE(WaitIdle(loop));
+}
+
+// A model that takes its time; it beats or it does not.
+class SlowModel : public FakeModel {
+ public:
+  SlowModel(int num_slabs, bool beats) : FakeModel(num_slabs, false), beats_(beats) {}
+  StepOutput Forward(const Batch& batch) override {
+    for (int i = 0; i < 40; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      if (beats_) last_beat_ms_ = NowMs();
+    }
+    return FakeModel::Forward(batch);
+  }
+  int64_t last_beat_ms() const override { return last_beat_ms_; }
+  static int64_t NowMs() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+
+ private:
+  bool beats_;
+  std::atomic<int64_t> last_beat_ms_{0};
+};
+
+TEST(EngineLoop, AStepThatStandsStillIsSeen) {
+  for (const bool beats : {true, false}) {
+    const LoopOptions options = Options(60);
+    const RankOptions rank{options.limits.max_running, Scheduler::TableCells(options.limits), {}};
+    EngineLoop loop(std::make_unique<Rank>(std::make_unique<SlowModel>(60, beats), rank), options);
+    Collector collector;
+    ASSERT_TRUE(loop.Submit(MakeRequest(1, 10, 1), collector.Sink()).ok());
+    int64_t longest = 0;
+    while (!collector.Wait(1, std::chrono::milliseconds(20)))
+      longest = std::max(longest, SlowModel::NowMs() - loop.stats().last_progress_ms);
+    if (beats)
+      EXPECT_LT(longest, 250);
+    else
+      EXPECT_GE(longest, 300);
+  }
 }
 
 TEST(EngineLoop, RefusesByName) {

@@ -17,6 +17,8 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual StepNews Run(const StepPlan& plan) = 0;
+  // When it last moved on, on the steady clock, 0: unknown; thread-safe.
+  virtual int64_t last_beat_ms() const { return 0; }
 };
 
 struct RankOptions {
@@ -29,6 +31,7 @@ class Rank : public StepRunner {
  public:
   Rank(std::unique_ptr<StepModel> model, const RankOptions& options);
   StepNews Run(const StepPlan& plan) override;
+  int64_t last_beat_ms() const override { return model_->last_beat_ms(); }
 
  private:
   // Written only here: what a step made known. The newest token's K and V are not computed yet.

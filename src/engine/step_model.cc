@@ -1,5 +1,7 @@
 #include "engine/step_model.h"
 
+#include <atomic>
+#include <chrono>
 #include <utility>
 
 #include "kv/arena.h"
@@ -17,6 +19,7 @@ class Gemma4StepModel : public StepModel {
         ops_(MakeCpuOps(options.num_threads)),
         arena_(options.layout, options.num_slabs),
         model_(target_->config, target_->weights, *ops_, arena_, options.limits) {
+    model_.SetLayerHook([this] { last_beat_ms_ = NowMs(); });
     if (drafter_checkpoint_ != nullptr)
       drafter_ = std::make_unique<Drafter>(
           target_->config, target_->weights, drafter_checkpoint_->config,
@@ -30,8 +33,16 @@ class Gemma4StepModel : public StepModel {
   DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override {
     return drafter_->Step(tokens, hidden, rows);
   }
+  int64_t last_beat_ms() const override { return last_beat_ms_; }
 
  private:
+  static int64_t NowMs() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+
+  std::atomic<int64_t> last_beat_ms_{0};
   std::unique_ptr<Checkpoint> target_, drafter_checkpoint_;
   std::unique_ptr<Ops> ops_;
   KvArena arena_;

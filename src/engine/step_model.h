@@ -24,6 +24,8 @@ class StepModel {
   virtual StepOutput Forward(const Batch& batch) = 0;
   // As Drafter::Step.
   virtual DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) = 0;
+  // When it last finished a layer, on the steady clock, 0: unknown; thread-safe.
+  virtual int64_t last_beat_ms() const { return 0; }
 };
 
 struct StepModelOptions {

@@ -176,6 +176,7 @@ StepOutput Gemma4::Forward(const Batch& batch) {
     } else if (num_out > 0) {
       DecoderLayer(ops_, layer, batch.output, {}, a, layer_ple, next);
     }
+    if (layer_hook_) layer_hook_();
   }
   const Tensor y = ws.hidden.View(num_out, hidden),
                logits = ws.logits.View(num_out, config_.vocab_size);

@@ -2,7 +2,9 @@
 #ifndef LAPIDARY_MODEL_GEMMA4_H_
 #define LAPIDARY_MODEL_GEMMA4_H_
 
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kv/arena.h"
@@ -41,6 +43,9 @@ class Gemma4 {
   // batch.output_rows, valid until the next call. Not thread-safe.
   StepOutput Forward(const Batch& batch);
 
+  // Called after every layer, on the thread of Forward: the heartbeat of a slow backend.
+  void SetLayerHook(std::function<void()> hook) { layer_hook_ = std::move(hook); }
+
   const ModelConfig& config() const { return config_; }
   // Bytes of activations that `limits` would allocate: part of the memory formula.
   static int64_t WorkspaceBytes(const ModelConfig& config, const Limits& limits);
@@ -52,6 +57,7 @@ class Gemma4 {
   Ops& ops_;
   KvArena& arena_;
   Limits limits_;
+  std::function<void()> layer_hook_;
   std::unique_ptr<Workspace> workspace_;
 };
 

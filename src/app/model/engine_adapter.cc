@@ -5,9 +5,8 @@
 namespace lapidary {
 namespace {
 
-// How long the engine may be silent while it has work: a step of the CPU backend on a large model
-// takes seconds.
-constexpr int64_t kStallMs = 30'000;
+// How long the engine may be silent while it has work; a slow step beats after every layer.
+constexpr int64_t kStallMs = 3000;
 
 }  // namespace
 
