@@ -27,6 +27,8 @@ void CheckOptions(const EngineOptions& options, const ModelConfig& config) {
   };
   if (options.num_draft_tokens < -1 || options.num_draft_tokens > kMaxDrafts)
     throw StartupError(fmt::format("--speculative-num-steps must be 0 to {}", kMaxDrafts));
+  if (!(options.sliding_share >= 0 && options.sliding_share < 1))
+    throw StartupError("the share of sliding pages must be in [0, 1)");
   if (options.reserved_output_tokens < 1)
     throw StartupError("--reserve-output-tokens must be positive");
   if (options.max_running_requests < 1 || options.max_running_requests > 4096)
@@ -64,6 +66,7 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bo
   loop.limits.chunk_tokens = options.chunk_tokens;
   loop.limits.reserved_output = options.reserved_output_tokens;
   loop.limits.overcommit = options.overcommit;
+  loop.limits.sliding_share = options.sliding_share;
   loop.prefix_cache = options.prefix_cache;
   loop.overlap = options.overlap;
   loop.log_interval = options.log_interval;
@@ -105,6 +108,7 @@ StepModelOptions PlanModel(const EngineOptions& options, const LoopOptions& loop
   model.limits.max_output_rows = Scheduler::MaxOutputRows(loop.limits);
   model.limits.max_scratch_pages = Scheduler::MaxScratchPages(loop.layout, loop.limits);
   model.limits.fast_prefill = options.fast_prefill;
+  model.limits.checks_tables = options.debug_kv_bounds;
   model.num_threads = options.num_threads;
   return model;
 }

@@ -33,7 +33,9 @@ struct EngineOptions {
   int num_draft_tokens =
       -1;  // drafts a burst; 0: no speculation; -1: adaptive, if there is a drafter
   std::optional<DraftPosition> draft_position;  // none: measured
-  int log_interval = 0;                         // decode steps a log line; 0: no step is logged
+  double sliding_share = 0;                     // of the slabs, kept free of idle full pages
+  bool debug_kv_bounds = false;  // checks every page table entry before each attention
+  int log_interval = 0;          // decode steps a log line; 0: no step is logged
   std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content
   std::vector<int32_t> suppress_ids;  // never sampled
 };

@@ -35,6 +35,7 @@ Rank::Rank(std::unique_ptr<StepModel> model, const RankOptions& options)
       hidden_(static_cast<size_t>(model_->hidden())),
       sampler_(model_->vocab_size()),
       slots_(static_cast<size_t>(options.max_running)),
+      owners_(slots_.size()),
       builder_(Table(PageKind::kFull), Table(PageKind::kSliding), model_->window()) {
   if (!model_->has_drafter()) return;
   states_.resize(slots_.size() * hidden_);
@@ -54,7 +55,7 @@ StepNews Rank::Run(const StepPlan& plan) {
   news.number = plan.number;
   if (plan.rows.empty()) return news;
   BuildBatch(plan);
-  const StepOutput output = model_->Forward(builder_.Build());
+  const StepOutput output = model_->Forward(builder_.Build(owners_));
   int64_t first_output = 0;
   for (const PlannedRows& rows : plan.rows) {
     news.rows.push_back(Accept(rows, first_output, output));
@@ -72,8 +73,10 @@ void Rank::Apply(const StepPlan& plan) {
       std::fill(row.i32(), row.i32() + row.cols(), -1);
     }
   }
-  for (const SlotStart& start : plan.starts)
+  for (const SlotStart& start : plan.starts) {
     slots_.at(static_cast<size_t>(start.slot)) = {start.params, start.tokens, {}};
+    owners_[static_cast<size_t>(start.slot)] = start.id;
+  }
   for (const TableChange& change : plan.table_changes) {
     CHECK(change.cell >= 0 && change.cell < options_.table_cells, "cell {}", change.cell);
     Table(change.kind).Rows(change.slot, 1).i32()[change.cell] = change.page;

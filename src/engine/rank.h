@@ -55,6 +55,7 @@ class Rank : public StepRunner {
   const size_t hidden_;
   Sampler sampler_;
   std::vector<SlotState> slots_;
+  std::vector<SequenceId> owners_;  // [S], for messages
   std::vector<int32_t> tables_[2];  // by PageKind, [S,P]
   BatchBuilder builder_;
   std::vector<float> states_;        // [S,D] the target's hidden state behind the newest token

@@ -125,6 +125,14 @@ void Scheduler::Retire(int64_t now_ms) {
   }
   for (Sequence* sequence : running_) Settle(*sequence);
   for (const SequenceId id : std::exchange(ended_, {})) Stop(*sequences_.at(id));
+  if (limits_.sliding_share > 0) KeepSlidingShare();
+}
+
+void Scheduler::KeepSlidingShare() {
+  const auto most = static_cast<int64_t>((1 - limits_.sliding_share) * pool_.num_slabs());
+  while (pool_.num_slabs(PageKind::kFull) > most && pool_.num_idle_pages(PageKind::kFull) > 0 &&
+         cache_.EvictOne()) {
+  }
 }
 
 void Scheduler::Stop(Sequence& sequence) {
@@ -358,7 +366,7 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
   sequence.place = std::prev(running_.end());
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
-  plan_.starts.push_back({sequence.slot, sequence.tokens, sequence.spec.params});
+  plan_.starts.push_back({sequence.slot, sequence.id(), sequence.tokens, sequence.spec.params});
   sequence.reserved = reserved;
   sequence.nodes.assign(match.nodes.begin(), match.nodes.begin() + cells);
   for (int cell = 0; cell < cells; ++cell) {

@@ -63,6 +63,9 @@ struct SchedulerLimits {
   int max_drafts = 0;          // k
   int max_draft_rows = 64;     // a step; beyond it sequences verify fewer drafts
   int max_length = 0;          // of a sequence
+  // A soft reserve: idle full pages are evicted while full pages take more than the rest of the
+  // slabs.
+  double sliding_share = 0;
 };
 
 struct SchedulerCounters {
@@ -128,6 +131,7 @@ class Scheduler {
   using Waiting = std::map<std::pair<int, int64_t>, Sequence*>;  // by priority, then arrival
 
   void Retire(int64_t now_ms);
+  void KeepSlidingShare();
   void Continue();
   void Preempt();
   void Admit();

@@ -29,6 +29,7 @@ struct SequenceParams {
 // A sequence enters a slot with all tokens it has so far.
 struct SlotStart {
   int32_t slot = 0;
+  SequenceId id = 0;
   std::vector<int32_t> tokens;
   std::shared_ptr<const SequenceParams> params;
 };

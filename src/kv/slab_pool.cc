@@ -57,6 +57,7 @@ void SlabPool::Refile(PageKind kind, int32_t index) {
       lists[i]->erase(index);
   }
   slab.lists = now;
+  k.slabs += int{!empty} - int{slab.kind >= 0};
   slab.kind = empty ? int8_t{-1} : static_cast<int8_t>(kind);
 }
 
@@ -99,7 +100,7 @@ void SlabPool::ChangeCached(PageKind kind, int32_t page, bool cached) {
 }
 
 void SlabPool::CheckInvariants() const {
-  int64_t live_slabs[2] = {0, 0}, live[2] = {0, 0}, idle[2] = {0, 0};
+  int64_t slabs[2] = {0, 0}, live_slabs[2] = {0, 0}, live[2] = {0, 0}, idle[2] = {0, 0};
   int32_t free = 0;
   for (size_t i = 1; i < slabs_.size(); ++i) {
     const Slab& slab = slabs_[i];
@@ -114,6 +115,7 @@ void SlabPool::CheckInvariants() const {
         idle[kind] += p.idle();
       }
       live[kind] += slab_live;
+      slabs[kind] += of_kind > 0;
       live_slabs[kind] += slab_live > 0;
       used += of_kind;
       CHECK(of_kind == 0 || slab.kind == static_cast<int8_t>(kind), "slab {} of kind {}", i,
@@ -125,8 +127,8 @@ void SlabPool::CheckInvariants() const {
   CHECK(free == num_free_slabs(), "{} free slabs, {} counted", num_free_slabs(), free);
   for (const PageKind kind : {PageKind::kFull, PageKind::kSliding}) {
     const auto i = static_cast<size_t>(kind);
-    CHECK(live_slabs[i] == num_live_slabs(kind) && live[i] == num_live_pages(kind) &&
-              idle[i] == num_idle_pages(kind),
+    CHECK(slabs[i] == num_slabs(kind) && live_slabs[i] == num_live_slabs(kind) &&
+              live[i] == num_live_pages(kind) && idle[i] == num_idle_pages(kind),
           "kind {}: {} live slabs, {} live, {} idle pages", i, live_slabs[i], live[i], idle[i]);
   }
 }

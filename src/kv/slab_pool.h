@@ -74,6 +74,7 @@ class SlabPool {
   int32_t num_pages(PageKind kind) const {  // ids are below this
     return static_cast<int32_t>(Of(kind).pages.size());
   }
+  int64_t num_slabs(PageKind kind) const { return Of(kind).slabs; }  // with a page that is not free
   int64_t num_live_slabs(PageKind kind) const { return Of(kind).live_slabs; }
   int64_t num_live_pages(PageKind kind) const { return Of(kind).live_pages; }
   int64_t num_idle_pages(PageKind kind) const { return Of(kind).idle_pages; }
@@ -95,7 +96,7 @@ class SlabPool {
   struct Kind {
     int32_t per_slab = 0;
     std::vector<Page> pages;
-    int64_t live_slabs = 0, live_pages = 0, idle_pages = 0;
+    int64_t slabs = 0, live_slabs = 0, live_pages = 0, idle_pages = 0;
     std::set<int32_t> live_partial, idle_partial;  // slabs with a free page, by liveness
     std::set<int32_t> mixed;                       // slabs with live and idle pages
   };

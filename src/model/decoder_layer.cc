@@ -7,6 +7,7 @@ namespace {
 void AttentionOut(Ops& ops, const Layer& l, const RowSet& rows, Activations& a, Tensor q) {
   const int64_t t = rows.num_rows();
   const Tensor o = a.o.View(t, l.q_width());
+  if (l.checks_tables) ops.CheckTables(rows, l.attention, l.index);
   ops.Attention(o, q, rows, l.attention);
   ops.Linear(a.h.View(t, l.weights->o.rows()), o, l.weights->o);
 }
@@ -61,6 +62,7 @@ Layer MakeLayer(const ModelConfig& config, const ModelWeights& weights, int inde
   layer.config = &config.layers.at(static_cast<size_t>(index));
   layer.weights = &weights.layers.at(static_cast<size_t>(index));
   layer.moe = config.moe;
+  layer.index = index;
   layer.norm_eps = config.norm_eps;
   const bool full = layer.config->kind == LayerKind::kFull;
   const RopeConfig& rope = full ? config.full_rope : config.sliding_rope;

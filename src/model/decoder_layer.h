@@ -17,6 +17,8 @@ struct Layer {
   AttentionSpec attention;
   MoeConfig moe;
   float norm_eps = 1e-6f;
+  int index = 0;
+  bool checks_tables = false;  // before each attention
 
   QkvSpec qkv_spec() const {
     return {weights->q_norm, weights->k_norm, true, config->owns_kv, config->k_eq_v};

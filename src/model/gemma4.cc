@@ -84,6 +84,7 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
                   static_cast<size_t>(scratch.page_bytes * limits.max_scratch_pages));
     }
     workspace_->layers.push_back(MakeLayer(config, weights, i, kv));
+    workspace_->layers.back().checks_tables = limits.checks_tables;
     if (layer.kind == LayerKind::kSliding) workspace_->layers.back().attention.scratch = scratch;
   }
 }

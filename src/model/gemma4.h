@@ -32,6 +32,7 @@ class Gemma4 {
         true;  // rows that are not output rows stop after the last layer that owns KV
     DType activations = DType::kF32;
     int32_t max_scratch_pages = 0;  // of a step's chunks (BatchBuilder), page 0 included
+    bool checks_tables = false;     // every page table entry, before each attention
   };
 
   // config, weights, ops and arena must outlive the model. All memory is allocated here.

@@ -89,19 +89,20 @@ int32_t BatchBuilder::ScratchPages(int window, int first_position, int num_rows)
   return last_cell - FirstCell(window, first_position) + 1;
 }
 
-RowSet BatchBuilder::View(Rows& rows) const {
+RowSet BatchBuilder::View(Rows& rows, std::span<const uint64_t> owners) const {
   return {lapidary::View(rows.positions),
           lapidary::View(rows.key_ends),
           lapidary::View(rows.slots),
           lapidary::View(rows.chunks),
           full_pages_,
           sliding_pages_,
-          rows.spans};
+          rows.spans,
+          owners};
 }
 
-Batch BatchBuilder::Build() {
-  return {lapidary::View(rows_.tokens),   View(rows_),   lapidary::View(output_rows_),
-          lapidary::View(output_.tokens), View(output_), window_copies_};
+Batch BatchBuilder::Build(std::span<const uint64_t> owners) {
+  return {lapidary::View(rows_.tokens),   View(rows_, owners),   lapidary::View(output_rows_),
+          lapidary::View(output_.tokens), View(output_, owners), window_copies_};
 }
 
 }  // namespace lapidary

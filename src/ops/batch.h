@@ -43,8 +43,8 @@ class BatchBuilder {
   // of scratch.
   void AddChunk(int32_t slot, int32_t first_position, std::span<const int32_t> tokens,
                 int32_t num_outputs, std::span<const SlidingPage> window_pages);
-  // Valid until the next Clear.
-  Batch Build();
+  // owners: [S], may be empty. Valid until the next Clear.
+  Batch Build(std::span<const uint64_t> owners = {});
 
   // The first cell that a row at first_position may read in a sliding layer.
   static int32_t FirstCell(int window, int first_position);
@@ -59,7 +59,7 @@ class BatchBuilder {
     void Clear();
     void Add(int32_t token, int32_t position, int32_t slot, int32_t chunk);
   };
-  RowSet View(Rows& rows) const;
+  RowSet View(Rows& rows, std::span<const uint64_t> owners) const;
 
   Tensor full_pages_, sliding_pages_;
   int window_;

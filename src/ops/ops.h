@@ -72,6 +72,9 @@ class Ops {
   // Writes K and V [T,Hkv*Dh] of each row into its page; in a sliding layer those of a chunk's row
   // into scratch, and into its page where it has one.
   virtual void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) = 0;
+  // Ends the process naming owner, layer, row, position and value unless every cell that `rows`
+  // read in this layer holds a page of the cache.
+  virtual void CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) = 0;
   // out = softmax(q K^T) V with scale 1 over each row's visible keys; a chunk's rows read the keys
   // of a sliding layer from scratch.                                               [T,H*Dh]
   virtual void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) = 0;

@@ -37,7 +37,8 @@ struct RowSet {
   Tensor chunks;  // [T] i32: index into `spans`; -1: sliding K and V are read from pages
   // [S,P] i32: page of each cell (position / 64) of each slot; -1 where there is none.
   Tensor full_pages, sliding_pages;
-  std::span<const ChunkSpan> spans;
+  std::span<const ChunkSpan> spans = {};
+  std::span<const uint64_t> owners = {};  // [S] whose rows a slot has, for messages; may be empty
 
   int64_t num_rows() const { return positions.rank == 0 ? 0 : positions.rows(); }
 };

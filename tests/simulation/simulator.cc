@@ -46,6 +46,7 @@ void Simulator::ChooseShape() {
   limits_.max_length = static_cast<int>(150 + Below(500));
   limits_.reserved_output = static_cast<int>(1 + Below(120));
   limits_.overcommit = Below(3) == 0;
+  limits_.sliding_share = Below(4) == 0 ? 0.5 : 0;
   overlap_ = Below(4) != 0;
   faults_ = Below(3) == 0;
   caches_ = Below(5) != 0;

@@ -185,6 +185,24 @@ void CpuBackend::GatherWindow(std::span<const WindowCopy> copies, const Attentio
                   static_cast<size_t>(2 * kv.head_bytes()));
 }
 
+void CpuBackend::CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) {
+  for (int64_t row = 0; row < rows.num_rows(); ++row) {
+    const int32_t slot = rows.slots.i32()[row];
+    const uint64_t owner =
+        rows.owners.empty() ? 0 : rows.owners[static_cast<size_t>(slot) % rows.owners.size()];
+    const int64_t end = rows.key_ends.i32()[row];
+    const int64_t begin = spec.window > 0 ? std::max<int64_t>(0, end - spec.window) : 0;
+    for (int64_t position = begin; position < end;
+         position = (position / kPageTokens + 1) * kPageTokens) {
+      const Place at = PlaceOf(rows, row, spec, position);
+      CHECK(at.page > 0 && at.page < at.kv->num_pages,
+            "sequence {} (slot {}), layer {}, row {}: the {} table's cell {} holds {} of {}", owner,
+            slot, layer, row, spec.full ? "full" : "sliding", position / kPageTokens, at.page,
+            at.kv->num_pages);
+    }
+  }
+}
+
 void CpuBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) {
   const LayerKv& kv = spec.kv;
   CHECK(spec.num_heads % kv.num_kv_heads == 0 && q.rows() == rows.num_rows() &&

@@ -28,6 +28,7 @@ class CpuBackend : public Ops {
   void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
   void GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) override;
   void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;
+  void CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) override;
   void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) override;
   // moe.cc
   void Router(Tensor experts, Tensor weights, Tensor x, const RouterWeights& router,

@@ -321,6 +321,29 @@ TEST_F(CpuOpsTest, AChunkReadsScratchAndKeepsWhatHasAPage) {
     EXPECT_TRUE(std::isnan(*reinterpret_cast<const float*>(spec.kv.Keys(page, 0))));
 }
 
+TEST_F(CpuOpsTest, CheckedTablesNameTheCell) {
+  const KvLayout layout = KvLayout::Make({{false, true, 1, 32}}, 70, DType::kF32);
+  KvArena arena(layout, 4);
+  AttentionSpec spec;
+  spec.kv = arena.layer(0);
+  spec.window = 70;
+  const std::vector<uint64_t> owners = {41, 42};
+  const auto check = [&](const std::vector<int32_t>& table) {
+    OwnedRows rows;
+    rows.AddSlot({1, 2, 3});
+    rows.AddSlot(table);
+    rows.Add(150, 0);
+    rows.Add(150, 1);
+    RowSet view = rows.View();
+    view.owners = owners;
+    ops_->CheckTables(view, spec, 17);
+  };
+  check({-1, 1, 2});  // the window of position 150 begins in cell 1
+  EXPECT_EXIT(check({1, -1, 2}), testing::ExitedWithCode(70),
+              "sequence 42 .slot 1., layer 17, row 1: the sliding table's cell 1 holds -1 of 4");
+  EXPECT_EXIT(check({1, 2, 4}), testing::ExitedWithCode(70), "cell 2 holds 4 of 4");
+}
+
 TEST_F(CpuOpsTest, RouterTakesTheBestWithTiesToTheLowerId) {
   const int hidden = 32, num_experts = 16, top_k = 4;
   OwnedBf16 scale(1, hidden), proj(num_experts, hidden), per_expert(1, num_experts);
