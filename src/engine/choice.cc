@@ -28,11 +28,13 @@ SequenceResult Choice::Take(const PlannedRows& rows, RowsNews&& news) {
       scored_ = true;
     }
   }
-  for (size_t i = 0; i < news.tokens.size() && event_.finish == FinishReason::kNone; ++i) {
-    result.tokens.push_back(news.tokens[i]);
-    if (i < news.logprobs.size()) event_.logprobs.push_back(std::move(news.logprobs[i]));
-    AddToken(news.tokens[i]);
+  size_t count = 0;
+  for (; count < news.tokens.size() && event_.finish == FinishReason::kNone; ++count) {
+    if (count < news.logprobs.size()) event_.logprobs.push_back(std::move(news.logprobs[count]));
+    AddToken(news.tokens[count]);
   }
+  result.tokens = std::move(news.tokens);
+  result.tokens.resize(count);
   if (event_.finish == FinishReason::kNone) {
     if (news.not_finite) {
       End(FinishReason::kError);

@@ -29,7 +29,7 @@ class Choice {
   bool has_news() const;
   TokenEvent TakeEvent();
 
-  LiveRequest& live() { return *live_; }
+  const std::shared_ptr<LiveRequest>& live() const { return live_; }
   const std::shared_ptr<const SequenceParams>& params() const { return params_; }
   int index() const { return static_cast<int>(params_->choice); }
   int num_generated() const { return num_generated_; }

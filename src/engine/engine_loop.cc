@@ -8,7 +8,6 @@
 #include <cstring>
 #include <deque>
 #include <future>
-#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -163,7 +162,9 @@ class EngineLoop::Impl {
       const auto found = choices_.find(rows.id);
       if (found == choices_.end()) continue;
       RequestTimes& times = found->second.times();
-      if (times.first_step_us == 0) times.first_step_us = now;
+      if (times.first_step_us != 0) continue;
+      times.first_step_us = now;
+      started_.push_back(found->second.live()->request.id);
     }
     drafts_.Planned(drafts);
     unread_.push_back(
@@ -252,9 +253,9 @@ class EngineLoop::Impl {
     if (!choice.has_news()) return;
     TokenEvent event = choice.TakeEvent();
     event.cached_tokens = scheduler_.cached_tokens(result.id);
-    const TokenSink sink = choice.live().sink;
+    const std::shared_ptr<LiveRequest> live = choice.live();  // outlives the choice
     if (result.finished) EndChoice(result.id, FinishReason::kNone);
-    sink(std::move(event));
+    live->sink(std::move(event));
   }
 
   // Waits for work; false when the engine stops.
@@ -336,7 +337,7 @@ class EngineLoop::Impl {
     if (found == choices_.end()) return;
     Choice choice = std::move(found->second);
     choices_.erase(found);
-    LiveRequest& live = choice.live();
+    LiveRequest& live = *choice.live();
     const uint64_t request_id = live.request.id;
     if (--live.num_live == 0) {
       by_request_.erase(request_id);
@@ -354,10 +355,8 @@ class EngineLoop::Impl {
     const SchedulerCounters& counters = scheduler_.counters();
     const SlabPool& pool = scheduler_.pool();
     const std::lock_guard lock(mutex_);
-    for (const Unread& step : unread_)
-      for (const PlannedRows& rows : step.rows)
-        if (const auto found = choices_.find(rows.id); found != choices_.end())
-          queued_.erase(found->second.live().request.id);
+    for (const uint64_t request_id : started_) queued_.erase(request_id);
+    started_.clear();
     const int64_t total_slabs = stats_.total_slabs;
     stats_ = counts_;
     stats_.total_slabs = total_slabs;
@@ -400,8 +399,9 @@ class EngineLoop::Impl {
   std::unique_ptr<DeviceThread> device_;
   std::deque<Unread> unread_;
   DraftPosition newest_position_ = DraftPosition::kNewest;
-  std::map<SequenceId, Choice> choices_;
+  std::unordered_map<SequenceId, Choice> choices_;
   std::unordered_map<uint64_t, std::vector<SequenceId>> by_request_;
+  std::vector<uint64_t> started_;  // requests whose first step was launched since Publish
   SequenceId next_sequence_ = 1;
   int64_t num_steps_ = 0;
   int num_stalled_ = 0;

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/step_plan.h"
@@ -177,7 +178,7 @@ class Scheduler {
   // them.
   std::vector<Sequence*> payers_;
 
-  std::map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   Waiting waiting_;
   std::list<Sequence*> running_;  // in order of admission
   std::set<std::pair<int64_t, SequenceId>> deadlines_;
