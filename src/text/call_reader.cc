@@ -1,6 +1,7 @@
 #include "text/call_reader.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace lapidary {
 namespace {
@@ -18,7 +19,8 @@ size_t Digits(std::string_view text, size_t at) {
   return at;
 }
 
-// JSON's number, so that its digits can be copied.
+// JSON's number, so that its digits can be copied; one beyond a double is none, as few readers of
+// JSON would take it.
 bool IsNumber(std::string_view text) {
   size_t at = !text.empty() && text[0] == '-' ? 1 : 0;
   const size_t whole = Digits(text, at);
@@ -36,7 +38,9 @@ bool IsNumber(std::string_view text) {
     if (end == at) return false;
     at = end;
   }
-  return at == text.size();
+  double value = 0;
+  return at == text.size() &&
+         std::from_chars(text.data(), text.data() + at, value).ec == std::errc();
 }
 
 const json::object* Member(const json::object* schema, std::string_view name) {
