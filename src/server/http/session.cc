@@ -154,12 +154,12 @@ bool Session::HeaderAccepted() {
     return false;
   }
   const auto expect = message[http::field::expect];
-  if (!parser_->is_done() && !expect.empty()) {
+  if (!expect.empty()) {
     if (LowerCase({expect.data(), expect.size()}) != "100-continue") {
       Refuse(417, "The only expectation understood is 100-continue.");
       return false;
     }
-    SendContinue();
+    if (!parser_->is_done()) SendContinue();
   }
   return true;
 }

@@ -73,6 +73,8 @@ std::string Answer(std::string_view bytes, size_t cut) {
   close(ends[1]);
   for (size_t at; (at = answer.find(kContinue)) != std::string::npos;)
     answer.erase(at, kContinue.size());
+  // A request with two faults is refused for the one that is seen first.
+  if (const size_t at = answer.rfind("HTTP/1.1 4"); at != std::string::npos) answer.resize(at + 10);
   return answer;
 }
 
