@@ -4,8 +4,10 @@
 #include <random>
 
 #include "base/log.h"
+#include "server/native/generate.h"
 #include "server/openai/chat_completion.h"
 #include "server/openai/schema.h"
+#include "server/openai/tokenize.h"
 
 namespace lapidary {
 namespace {
@@ -23,6 +25,12 @@ HttpResponse Refusal(int status, const char* message, const char* code) {
                      : status == 503 ? "overloaded_error"
                                      : "invalid_request_error";
   return ErrorResponse(status, Error{message, "", code}, type);
+}
+
+HttpResponse NotReady(ServerState state) {
+  if (state == ServerState::kDraining) return Refusal(503, "The server is stopping.", "draining");
+  if (state == ServerState::kFailing) return Refusal(503, "The server is failing.", "failing");
+  return Refusal(503, "The model is still loading.", "loading");
 }
 
 HttpResponse BadField(const Error& error) {
@@ -49,6 +57,12 @@ bool EqualInConstantTime(std::string_view a, std::string_view b) {
   return difference == 0;
 }
 
+// The routes without a key.
+bool IsHealth(std::string_view path) {
+  return path == "/health" || path == "/v1/health" || path == "/ready" || path == "/ping" ||
+         path == "/live";
+}
+
 std::string RandomId(const char* prefix) {
   static thread_local std::mt19937_64 engine{std::random_device{}()};
   return fmt::format("{}{:016x}{:08x}", prefix, engine(), engine() >> 32);
@@ -62,15 +76,28 @@ ApiServer::ApiServer(const ApiOptions& options)
       created_(std::chrono::duration_cast<std::chrono::seconds>(
                    std::chrono::system_clock::now().time_since_epoch())
                    .count()) {
-  http_ = std::make_unique<HttpServer>(
-      options.host, options.port, options.num_threads, options.limits,
-      [this](const std::shared_ptr<HttpRequest>& request, const ExchangePtr& exchange) {
+  http_ = Listen(options.port, options.num_threads, false);
+  if (options.health_port >= 0) health_ = Listen(options.health_port, 1, true);
+}
+
+std::unique_ptr<HttpServer> ApiServer::Listen(int port, int num_threads, bool health_only) {
+  return std::make_unique<HttpServer>(
+      options_.host, port, num_threads, options_.limits,
+      [this, health_only](const std::shared_ptr<HttpRequest>& request,
+                          const ExchangePtr& exchange) {
+        if (health_only && !IsHealth(request->path))
+          return exchange->Respond(Refusal(404, "This port serves health only.", "not_found"));
         Handle(*request, exchange);
       },
       [](int status, std::string_view message) {
         return ErrorResponse(status, Error{std::string(message), "", "http"},
                              "invalid_request_error");
       });
+}
+
+void ApiServer::SetProgress(uint64_t done_bytes, uint64_t total_bytes) {
+  loaded_bytes_ = done_bytes;
+  total_bytes_ = total_bytes;
 }
 
 void ApiServer::Attach(std::shared_ptr<const Backend> backend) {
@@ -113,15 +140,14 @@ void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) 
   if (!Admitted(request, exchange)) return;
   const std::string& path = request.path;
   const bool is_get = request.method == "GET" || request.method == "HEAD";
-  const bool is_health =
-      path == "/health" || path == "/v1/health" || path == "/ready" || path == "/ping";
   const bool is_models = path == "/v1/models" || path.starts_with("/v1/models/");
   const bool is_post = path == "/v1/completions" || path == "/v1/chat/completions" ||
-                       path == "/tokenize" || path == "/detokenize";
-  const bool is_open = is_health || path == "/live";
+                       path == "/tokenize" || path == "/detokenize" || path == "/generate";
+  const bool is_open = IsHealth(path);
   if (!is_open && !options_.api_keys.empty() && !HasKey(request))
     return exchange->Respond(Refusal(401, "The API key is missing or wrong.", "invalid_api_key"));
-  if (!is_open && !is_models && !is_post && path != "/version")
+  const bool is_info = path == "/tokenizer_info";
+  if (!is_open && !is_models && !is_post && !is_info && path != "/version")
     return exchange->Respond(Refusal(404, "There is no such route.", "not_found"));
   if (is_post ? request.method != "POST" : !is_get) {
     HttpResponse response = Refusal(405, "The route has another method.", "method_not_allowed");
@@ -130,17 +156,24 @@ void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) 
   }
   if (is_open) return exchange->Respond(Health(path == "/live"));
   if (is_models) return exchange->Respond(Models(path));
-  if (!is_post) return exchange->Respond(Json(json::object{{"version", options_.version}}));
-  if (state_ != ServerState::kReady)
-    return exchange->Respond(Refusal(503, "The server is not ready.", "loading"));
+  if (!is_post && !is_info)
+    return exchange->Respond(Json(json::object{{"version", options_.version}}));
+  if (state_ != ServerState::kReady) return exchange->Respond(NotReady(state_));
+  if (is_info) {
+    const std::shared_ptr<const Backend> current = backend();
+    return exchange->Respond(current->tokenizer == nullptr
+                                 ? Refusal(404, "This server has no tokenizer.", "not_found")
+                                 : Json(TokenizerInfo(*current)));
+  }
   const Result<json::value> body = ParseJson(request.body, "The body");
   if (!body.ok()) return exchange->Respond(BadField(body.error()));
   if (!body.value().is_object())
     return exchange->Respond(BadField(Error{"The body must be an object.", "", "invalid_json"}));
   const json::object& object = body.value().get_object();
-  if (path == "/tokenize") return exchange->Respond(Tokenize(object));
-  if (path == "/detokenize") return exchange->Respond(Detokenize(object));
+  if (path == "/tokenize" || path == "/detokenize")
+    return exchange->Respond(TokenizeRoute(path, object));
   if (path == "/v1/chat/completions") return ChatCompletions(object, exchange);
+  if (path == "/generate") return NativeGenerate(object, exchange);
   Completions(object, exchange);
 }
 
@@ -151,7 +184,12 @@ HttpResponse ApiServer::Health(bool liveness) const {
                      : state == ServerState::kDraining ? "draining"
                                                        : "failing";
   if (state == ServerState::kReady && !backend()->engine->MakesProgress()) name = "stalled";
-  HttpResponse response = Json(json::object{{"status", name}});
+  json::object body{{"status", name}};
+  if (state == ServerState::kLoading && total_bytes_ > 0) {
+    body["loaded_bytes"] = loaded_bytes_.load();
+    body["total_bytes"] = total_bytes_.load();
+  }
+  HttpResponse response = Json(body);
   const bool good = liveness ? state != ServerState::kFailing : std::string_view(name) == "ok";
   if (!good) response.status = 503;
   return response;
@@ -183,9 +221,9 @@ Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpo
     spdlog::warn("unknown request fields are ignored and counted; this is said once");
   json::object fields = std::move(checked.value().values);
   if (const json::value* model = fields.if_contains("model")) {
-    bool served = false;
+    bool served = options_.serves_any_name;
     for (const std::string& name : options_.served_names)
-      served |= std::string_view(model->get_string()) == name || name == "*";
+      served |= std::string_view(model->get_string()) == name;
     if (!served) return Error{"The model is not served here.", "model", "model_not_found"};
   }
   return fields;
@@ -234,44 +272,24 @@ void ApiServer::ChatCompletions(const json::object& body, const ExchangePtr& exc
       ->Start(std::move(request).value());
 }
 
-HttpResponse ApiServer::Tokenize(const json::object& body) {
-  const Result<json::object> fields = Checked(body, kTokenize);
-  if (!fields.ok()) return BadField(fields.error());
-  const json::value* prompt = fields.value().if_contains("prompt");
-  if (prompt == nullptr || !prompt->is_string())
-    return BadField(Error{"'prompt' must be a string; 'messages' is not supported yet.",
-                          fields.value().contains("messages") ? "messages" : "prompt",
-                          "invalid_value"});
+void ApiServer::NativeGenerate(const json::object& body, const ExchangePtr& exchange) {
+  const Result<json::object> fields = Checked(body, kNative);
+  if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
+  GenerateForm form;
+  form.reply = NewForm(fields.value(), "");
   const std::shared_ptr<const Backend> current = backend();
-  std::vector<int32_t> ids = current->tokenizer->Encode(std::string(prompt->get_string()));
-  const json::value* add = fields.value().if_contains("add_special_tokens");
-  const std::optional<int32_t> bos = current->tokenizer->Find("<bos>");
-  if ((add == nullptr || add->get_bool()) && bos && (ids.empty() || ids[0] != *bos))
-    ids.insert(ids.begin(), *bos);
-  json::object reply{{"tokens", json::value_from(ids)},
-                     {"count", ids.size()},
-                     {"max_model_len", current->engine->max_model_len()}};
-  const json::value* strings = fields.value().if_contains("return_token_strs");
-  reply["token_strs"] = nullptr;
-  if (strings != nullptr && strings->get_bool()) {
-    json::array names;
-    for (const int32_t id : ids) names.emplace_back(current->tokenizer->token(id));
-    reply["token_strs"] = std::move(names);
-  }
-  return Json(reply);
+  Result<std::vector<Request>> requests = MakeNativeRequests(fields.value(), *current, form);
+  if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
+  Live(new Generate(current, exchange, std::move(form)))->Start(std::move(requests).value());
 }
 
-HttpResponse ApiServer::Detokenize(const json::object& body) {
-  const Result<json::object> fields = Checked(body, kDetokenize);
+HttpResponse ApiServer::TokenizeRoute(const std::string& path, const json::object& body) {
+  const bool encodes = path == "/tokenize";
+  const Result<json::object> fields = Checked(body, encodes ? kTokenize : kDetokenize);
   if (!fields.ok()) return BadField(fields.error());
-  const json::value* tokens = fields.value().if_contains("tokens");
-  if (tokens == nullptr) return BadField(Error{"'tokens' is required.", "tokens", "invalid_value"});
-  std::vector<int32_t> ids;
-  for (const json::value& id : tokens->get_array())
-    ids.push_back(static_cast<int32_t>(id.get_int64()));
-  const json::value* skip = fields.value().if_contains("skip_special_tokens");
-  const std::string text = backend()->tokenizer->Decode(ids, skip != nullptr && skip->get_bool());
-  return Json(json::object{{"prompt", text}, {"text", text}});
+  const Result<json::object> reply =
+      encodes ? Tokenize(fields.value(), *backend()) : Detokenize(fields.value(), *backend());
+  return reply.ok() ? Json(reply.value()) : BadField(reply.error());
 }
 
 }  // namespace lapidary

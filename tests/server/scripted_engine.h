@@ -5,6 +5,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,10 @@ class ScriptedEngine : public TokenEngine {
  public:
   explicit ScriptedEngine(int vocab_size) : vocab_size_(vocab_size) {}
   Status Submit(Request request, TokenSink sink) override {
+    {
+      const std::lock_guard lock(mutex_);
+      last_request_ = request;
+    }
     if (request.sampling.ignore_eos) {  // runs until cancelled
       const std::lock_guard lock(mutex_);
       sinks_[request.id] = std::move(sink);
@@ -24,6 +29,8 @@ class ScriptedEngine : public TokenEngine {
     for (size_t i = 0; i < script.size(); ++i) {
       TokenEvent event;
       event.tokens = {script[i]};
+      if (i == 0) event.prompt_logprobs = prompt_logprobs;
+      if (i < logprobs.size()) event.logprobs = {logprobs[i]};
       if (i + 1 == script.size() && !endless) event.finish = FinishReason::kStop;
       sink(std::move(event));
     }
@@ -54,7 +61,13 @@ class ScriptedEngine : public TokenEngine {
   int vocab_size() const override { return vocab_size_; }
   int max_model_len() const override { return 4096; }
   bool MakesProgress() const override { return true; }
+  Request last_request() {
+    const std::lock_guard lock(mutex_);
+    return last_request_;
+  }
   std::atomic<int> num_cancelled{0};
+  std::vector<std::optional<TokenLogprobs>> prompt_logprobs;  // with the script's first token
+  std::vector<TokenLogprobs> logprobs;                        // of the script's tokens
   std::vector<int32_t> script;  // the reply to any request, if not empty; set before the request
   bool endless = false;         // after the script the reply goes on in silence until cancelled
 
@@ -62,6 +75,7 @@ class ScriptedEngine : public TokenEngine {
   std::mutex mutex_;
   std::map<uint64_t, TokenSink> sinks_;  // guarded by mutex_
   int vocab_size_;
+  Request last_request_;  // guarded by mutex_
 };
 
 }  // namespace lapidary

@@ -1,6 +1,9 @@
 #include "server/openai/chat_completion.h"
 
 #include <random>
+#include <utility>
+
+#include "server/openai/logprob_json.h"
 
 namespace lapidary {
 namespace {
@@ -26,7 +29,7 @@ ChatCompletion::ChatCompletion(std::shared_ptr<const Backend> backend,
       chat_(std::move(chat)) {}
 
 void ChatCompletion::Start(Request request) {
-  const ReplyTokens tokens = ReplyTokens::Of(*backend_->tokenizer);
+  const ReplyTokens tokens = TokensToParse();
   for (int i = 0; i < form_.n; ++i)
     choices_.push_back(
         {ReplyParser(*backend_->tokenizer, tokens, chat_.tools, chat_.start_in_thought),
@@ -35,12 +38,13 @@ void ChatCompletion::Start(Request request) {
          "",
          {},
          {},
+         {},
          "",
          nullptr,
          0,
          false});
   num_open_ = choices_.size();
-  prompt_tokens_ = request.prompt.size();
+  prompt_ids_ = request.prompt;
   request_id_ = request.id = NextRequestId();
   const Status status =
       backend_->engine->Submit(std::move(request), [self = shared_from_this()](TokenEvent&& event) {
@@ -62,6 +66,14 @@ void ChatCompletion::Start(Request request) {
   if (form_.stream) exchange_->StartStream({{"X-Request-Id", form_.id}});
 }
 
+// What is not parsed has no control tokens: it is given as content, like any text.
+ReplyTokens ChatCompletion::TokensToParse() const {
+  ReplyTokens tokens = ReplyTokens::Of(*backend_->tokenizer);
+  if (!backend_->parses_reasoning) tokens.channel_open = tokens.channel_close = std::nullopt;
+  if (!backend_->parses_tools) tokens.call_open = tokens.call_close = tokens.quote = std::nullopt;
+  return tokens;
+}
+
 void ChatCompletion::OnEvent(TokenEvent event) {
   if (done_) return;
   if (event.finish == FinishReason::kError)
@@ -69,6 +81,8 @@ void ChatCompletion::OnEvent(TokenEvent event) {
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
   if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
   cached_tokens_ = std::max(cached_tokens_, event.cached_tokens);
+  if (!event.prompt_logprobs.empty() && form_.prompt_logprobs)
+    prompt_logprobs_ = PromptLogprobsJson(backend_->tokenizer.get(), event.prompt_logprobs);
   json::object delta;
   Take(choice, event, delta);
   if (!choice.finish.empty()) {
@@ -84,7 +98,8 @@ void ChatCompletion::OnEvent(TokenEvent event) {
                                                               : "abort";
     }
   }
-  if (form_.stream && (!delta.empty() || !choice.finish.empty() || !choice.logprobs.empty()))
+  if (form_.stream && (!delta.empty() || !choice.finish.empty() || !choice.logprobs.empty() ||
+                       !choice.token_ids.empty()))
     SendChunk(static_cast<size_t>(event.choice), std::move(delta));
   if (!choice.finish.empty() && --num_open_ == 0) FinishAll();
 }
@@ -93,6 +108,7 @@ void ChatCompletion::Take(Choice& choice, const TokenEvent& event, json::object&
   for (size_t i = 0; i < event.tokens.size() && choice.finish.empty(); ++i) {
     const int32_t token = event.tokens[i];
     ++choice.num_tokens;
+    if (form_.token_ids) choice.token_ids.emplace_back(token);
     if (form_.num_logprobs >= 0 && i < event.logprobs.size())
       choice.logprobs.emplace_back(LogprobEntry(event.logprobs[i]));
     if (event.stop_id == token && i + 1 == event.tokens.size()) {
@@ -163,11 +179,14 @@ json::object ChatCompletion::LogprobEntry(const TokenLogprobs& entry) const {
     json::array numbers;
     for (const char byte : bytes) numbers.emplace_back(static_cast<unsigned char>(byte));
     return json::object{
-        {"token", ToValidUtf8(bytes)}, {"logprob", logprob}, {"bytes", std::move(numbers)}};
+        {"token",
+         form_.ids_as_tokens ? TokenName(backend_->tokenizer.get(), true, id) : ToValidUtf8(bytes)},
+        {"logprob", logprob},
+        {"bytes", std::move(numbers)}};
   };
   json::object object = describe(entry.token, entry.logprob);
   json::array top;
-  for (const auto& [id, logprob] : entry.top) top.emplace_back(describe(id, logprob));
+  for (const auto& [id, logprob] : Alternatives(entry)) top.emplace_back(describe(id, logprob));
   object["top_logprobs"] = std::move(top);
   return object;
 }
@@ -186,7 +205,7 @@ json::object ChatCompletion::Usage() const {
     completion_tokens += choice.num_tokens;
     reasoning_tokens += choice.parser.num_reasoning_tokens();
   }
-  const auto prompt_tokens = static_cast<int64_t>(prompt_tokens_);
+  const auto prompt_tokens = static_cast<int64_t>(prompt_ids_.size());
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
           {"total_tokens", prompt_tokens + completion_tokens},
@@ -207,14 +226,24 @@ void ChatCompletion::SendChunk(size_t index, json::object delta) {
   if (!choice.logprobs.empty())
     entry["logprobs"] = json::object{{"content", std::move(choice.logprobs)}};
   choice.logprobs = json::array();
+  if (form_.token_ids) entry["token_ids"] = std::exchange(choice.token_ids, {});
   if (!choice.finish.empty()) {
     entry["finish_reason"] = choice.finish;
     entry["stop_reason"] = choice.stop_reason;
   }
   json::object chunk = Envelope("chat.completion.chunk");
   chunk["choices"] = json::array{std::move(entry)};
+  AddPromptFields(chunk);
   if (form_.continuous_usage) chunk["usage"] = Usage();
   exchange_->Write("data: " + json::serialize(chunk) + "\n\n");
+}
+
+// Once a reply: in the first chunk, or beside the choices.
+void ChatCompletion::AddPromptFields(json::object& reply) {
+  if (form_.token_ids && !sent_prompt_ids_)
+    reply["prompt_token_ids"] = json::value_from(prompt_ids_);
+  sent_prompt_ids_ = true;
+  if (!prompt_logprobs_.empty()) reply["prompt_logprobs"] = std::exchange(prompt_logprobs_, {});
 }
 
 json::object ChatCompletion::Message(const Choice& choice) const {
@@ -258,10 +287,12 @@ void ChatCompletion::FinishAll() {
                        {"stop_reason", choice.stop_reason}};
     if (form_.num_logprobs >= 0)
       entry["logprobs"] = json::object{{"content", std::move(choice.logprobs)}};
+    if (form_.token_ids) entry["token_ids"] = std::move(choice.token_ids);
     choices.emplace_back(std::move(entry));
   }
   reply["choices"] = std::move(choices);
   reply["usage"] = Usage();
+  AddPromptFields(reply);
   HttpResponse response;
   response.body = json::serialize(reply);
   response.headers.emplace_back("X-Request-Id", form_.id);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "server/openai/chat_request.h"
 #include "server/openai/completion.h"
 
 namespace lapidary {
@@ -26,13 +27,14 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
     StopMatcher stops;
     std::string content, reasoning;
     std::vector<Call> calls;
-    json::array logprobs;  // not sent yet
-    std::string finish;    // empty while it runs
+    json::array logprobs, token_ids;  // not sent yet
+    std::string finish;               // empty while it runs
     json::value stop_reason;
     int num_tokens = 0;
     bool sent_role = false;
   };
 
+  ReplyTokens TokensToParse() const;
   void OnEvent(TokenEvent event);
   void Take(Choice& choice, const TokenEvent& event, json::object& delta);
   void Apply(Choice& choice, const std::vector<ReplyDelta>& deltas, json::object& delta);
@@ -43,6 +45,7 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
   void FinishAll();
   void Fail(int status, const Error& error, const char* type);
   json::object Envelope(const char* object) const;
+  void AddPromptFields(json::object& reply);
   json::object Message(const Choice& choice) const;
   json::object Usage() const;
 
@@ -51,7 +54,9 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
   ReplyForm form_;
   ChatForm chat_;
   uint64_t request_id_ = 0;
-  size_t prompt_tokens_ = 0;
+  std::vector<int32_t> prompt_ids_;
+  json::array prompt_logprobs_;  // not sent yet
+  bool sent_prompt_ids_ = false;
   std::vector<Choice> choices_;
   size_t num_open_ = 0;
   int cached_tokens_ = 0;

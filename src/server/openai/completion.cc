@@ -1,6 +1,8 @@
 #include "server/openai/completion.h"
 
-#include <atomic>
+#include <utility>
+
+#include "server/openai/logprob_json.h"
 
 namespace lapidary {
 namespace {
@@ -12,20 +14,19 @@ json::object EmptyLogprobs() {
           {"text_offset", json::array()}};
 }
 
-// Tokens that are not UTF-8 are named by their bytes, so that keys stay unique.
-std::string TokenName(const Tokenizer& tokenizer, int32_t id) {
-  const std::string bytes = tokenizer.TokenBytes(id);
-  if (ToValidUtf8(bytes) == bytes) return bytes;
-  std::string name = "bytes:";
-  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
-  return name;
-}
-
 std::string Event(const json::object& object) {
   return "data: " + json::serialize(object) + "\n\n";
 }
 
 }  // namespace
+
+// SplitMix64 over the count: neighbours share no bits.
+uint64_t SeedSequence::Next() {
+  uint64_t z = start_ + (num_drawn_.fetch_add(1) + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
 
 uint64_t NextRequestId() {
   static std::atomic<uint64_t> next{1};
@@ -52,7 +53,7 @@ Completion::Completion(std::shared_ptr<const Backend> backend, std::shared_ptr<E
 void Completion::Start(std::vector<Request> requests) {
   requests_ = std::move(requests);
   for (size_t i = 0; i < requests_.size() * static_cast<size_t>(form_.n); ++i)
-    choices_.emplace_back(*backend_->tokenizer, form_);
+    choices_.emplace_back(backend_->tokenizer.get(), form_);
   num_open_ = choices_.size();
   for (size_t i = 0; i < requests_.size(); ++i) {
     requests_[i].id = NextRequestId();
@@ -88,7 +89,8 @@ void Completion::OnEvent(size_t prompt, TokenEvent event) {
   if (form_.num_logprobs >= 0 && choice.logprobs.empty()) choice.logprobs = EmptyLogprobs();
   Take(choice, prompt, event);
   if (choice.finish.empty() && event.finish != FinishReason::kNone) {
-    choice.text += choice.stops.Push(choice.detokenizer.Finish()).text + choice.stops.Finish();
+    if (choice.detokenizer)
+      choice.text += choice.stops.Push(choice.detokenizer->Finish()).text + choice.stops.Finish();
     choice.finish = event.finish == FinishReason::kStop     ? "stop"
                     : event.finish == FinishReason::kLength ? "length"
                                                             : "abort";
@@ -96,12 +98,10 @@ void Completion::OnEvent(size_t prompt, TokenEvent event) {
     backend_->engine->CancelChoice(requests_[prompt].id, event.choice);
   }
   if (form_.stream) {
-    json::object logprobs = std::move(choice.logprobs);
-    choice.logprobs = json::object();
     std::string delta = choice.text.substr(before);
-    if (!delta.empty() || !choice.finish.empty() ||
-        (logprobs.contains("tokens") && !logprobs["tokens"].as_array().empty()))
-      SendChunk(index, std::move(delta), std::move(logprobs));
+    if (!delta.empty() || !choice.finish.empty() || !choice.token_ids.empty() ||
+        (choice.logprobs.contains("tokens") && !choice.logprobs["tokens"].as_array().empty()))
+      SendChunk(index, std::move(delta));
   }
   if (!choice.finish.empty() && --num_open_ == 0) FinishAll();
 }
@@ -109,16 +109,20 @@ void Completion::OnEvent(size_t prompt, TokenEvent event) {
 void Completion::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
   cached_tokens_ = std::max(cached_tokens_, event.cached_tokens);
   if (choice.num_tokens == 0 && form_.echo && choice.text.empty()) AddEcho(choice, prompt, event);
+  if (!event.prompt_logprobs.empty() && form_.prompt_logprobs)
+    choice.prompt_logprobs = PromptLogprobsJson(backend_->tokenizer.get(), event.prompt_logprobs);
   for (size_t i = 0; i < event.tokens.size(); ++i) {
     const int32_t token = event.tokens[i];
     ++choice.num_tokens;
+    if (form_.token_ids) choice.token_ids.emplace_back(token);
     if (form_.num_logprobs >= 0)
       AddLogprobs(choice, i < event.logprobs.size() ? &event.logprobs[i] : nullptr, token);
     if (event.stop_id == token && i + 1 == event.tokens.size()) {
       choice.stop_reason = token;
       continue;  // the end token has no text
     }
-    const StopMatcher::Output output = choice.stops.Push(choice.detokenizer.Push(token));
+    if (!choice.detokenizer) continue;
+    const StopMatcher::Output output = choice.stops.Push(choice.detokenizer->Push(token));
     choice.text += output.text;
     if (output.matched) {
       choice.finish = "stop";
@@ -130,7 +134,7 @@ void Completion::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
 
 void Completion::AddEcho(Choice& choice, size_t prompt, const TokenEvent& event) {
   const std::vector<int32_t>& ids = requests_[prompt].prompt;
-  choice.text = backend_->tokenizer->Decode(ids, form_.skip_special);
+  if (choice.detokenizer) choice.text = backend_->tokenizer->Decode(ids, form_.skip_special);
   if (form_.num_logprobs < 0) return;
   for (size_t i = 0; i < ids.size(); ++i) {
     const bool known = i < event.prompt_logprobs.size() && event.prompt_logprobs[i];
@@ -139,12 +143,13 @@ void Completion::AddEcho(Choice& choice, size_t prompt, const TokenEvent& event)
 }
 
 void Completion::AddLogprobs(Choice& choice, const TokenLogprobs* entry, int32_t token) {
-  const std::string name = TokenName(*backend_->tokenizer, token);
+  const Tokenizer* tokenizer = backend_->tokenizer.get();
+  const std::string name = TokenName(tokenizer, form_.ids_as_tokens, token);
   json::object& lists = choice.logprobs;
   lists["tokens"].as_array().emplace_back(name);
   lists["text_offset"].as_array().emplace_back(choice.offset);
-  if (!(form_.skip_special && backend_->tokenizer->is_special(token)))
-    choice.offset += backend_->tokenizer->TokenBytes(token).size();
+  if (tokenizer != nullptr && !(form_.skip_special && tokenizer->is_special(token)))
+    choice.offset += tokenizer->TokenBytes(token).size();
   if (entry == nullptr) {
     lists["token_logprobs"].as_array().emplace_back(nullptr);
     lists["top_logprobs"].as_array().emplace_back(nullptr);
@@ -152,7 +157,8 @@ void Completion::AddLogprobs(Choice& choice, const TokenLogprobs* entry, int32_t
   }
   lists["token_logprobs"].as_array().emplace_back(entry->logprob);
   json::object top;
-  for (const auto& [id, logprob] : entry->top) top[TokenName(*backend_->tokenizer, id)] = logprob;
+  for (const auto& [id, logprob] : Alternatives(*entry))
+    top[TokenName(tokenizer, form_.ids_as_tokens, id)] = logprob;
   top[name] = entry->logprob;
   lists["top_logprobs"].as_array().emplace_back(std::move(top));
 }
@@ -165,18 +171,24 @@ json::object Completion::Envelope() const {
           {"system_fingerprint", "lapidary"}};
 }
 
-json::object Completion::ChoiceObject(size_t index, std::string text, json::object logprobs) const {
-  const Choice& choice = choices_[index];
-  json::object object{{"index", index}, {"text", std::move(text)}};
-  if (logprobs.empty())
-    object["logprobs"] = nullptr;
-  else
-    object["logprobs"] = std::move(logprobs);
+json::object Completion::ChoiceObject(size_t index, std::string text) {
+  Choice& choice = choices_[index];
+  json::object object{{"index", index}, {"text", std::move(text)}, {"logprobs", nullptr}};
+  if (!choice.logprobs.empty()) object["logprobs"] = std::exchange(choice.logprobs, {});
   if (choice.finish.empty())
     object["finish_reason"] = nullptr;
   else
     object["finish_reason"] = choice.finish;
   object["stop_reason"] = choice.stop_reason;
+  if (form_.token_ids) {
+    object["token_ids"] = std::exchange(choice.token_ids, {});
+    if (!choice.begun)
+      object["prompt_token_ids"] =
+          json::value_from(requests_[index / static_cast<size_t>(form_.n)].prompt);
+  }
+  if (!choice.prompt_logprobs.empty())
+    object["prompt_logprobs"] = std::exchange(choice.prompt_logprobs, {});
+  choice.begun = true;
   return object;
 }
 
@@ -192,9 +204,9 @@ json::object Completion::Usage() const {
           {"completion_tokens_details", json::object{{"reasoning_tokens", 0}}}};
 }
 
-void Completion::SendChunk(size_t index, std::string text, json::object logprobs) {
+void Completion::SendChunk(size_t index, std::string text) {
   json::object chunk = Envelope();
-  chunk["choices"] = json::array{ChoiceObject(index, std::move(text), std::move(logprobs))};
+  chunk["choices"] = json::array{ChoiceObject(index, std::move(text))};
   if (form_.continuous_usage) chunk["usage"] = Usage();
   exchange_->Write(Event(chunk));
 }
@@ -213,7 +225,7 @@ void Completion::FinishAll() {
   }
   json::array choices;
   for (size_t i = 0; i < choices_.size(); ++i)
-    choices.emplace_back(ChoiceObject(i, choices_[i].text, choices_[i].logprobs));
+    choices.emplace_back(ChoiceObject(i, choices_[i].text));
   reply["choices"] = std::move(choices);
   reply["usage"] = Usage();
   HttpResponse response;

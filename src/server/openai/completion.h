@@ -2,7 +2,9 @@
 #ifndef LAPIDARY_SERVER_OPENAI_COMPLETION_H_
 #define LAPIDARY_SERVER_OPENAI_COMPLETION_H_
 
+#include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +12,6 @@
 #include "server/http/exchange.h"
 #include "server/token_engine.h"
 #include "text/chat_template.h"
-#include "text/reply_parser.h"
 #include "text/stop_matcher.h"
 #include "text/tokenizer.h"
 
@@ -22,12 +23,28 @@ struct SamplingDefaults {
   float top_p = 0.95f;
 };
 
+// Seeds for requests that bring none: another one each time, the same ones in the same order for
+// the same start.
+class SeedSequence {
+ public:
+  explicit SeedSequence(int64_t start) : start_(static_cast<uint64_t>(start)) {}
+  uint64_t Next();  // thread-safe
+
+ private:
+  uint64_t start_;
+  std::atomic<uint64_t> num_drawn_{0};
+};
+
 // What all requests share. Lives as long as any of them.
 struct Backend {
   std::shared_ptr<TokenEngine> engine;
-  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null: token ids in and out, no chat
   SamplingDefaults defaults;
   TemplateRevision chat_template = TemplateRevision::kEdge;
+  std::string chat_template_text;  // the folder's own, or empty
+  RenderOptions chat_defaults;
+  bool parses_reasoning = true, parses_tools = true;
+  std::shared_ptr<SeedSequence> seeds;  // null: random
 };
 
 // The answer's identity and form.
@@ -36,7 +53,10 @@ struct ReplyForm {
   int64_t created = 0;
   bool stream = false, include_usage = false, continuous_usage = false;
   bool echo = false, skip_special = true;
+  bool token_ids = false;      // return_token_ids
+  bool ids_as_tokens = false;  // return_tokens_as_token_ids
   int num_logprobs = -1;
+  bool prompt_logprobs = false;  // as a list of their own
   int n = 1;
   std::vector<std::string> stops;
   bool keep_stop = false;
@@ -46,14 +66,8 @@ struct ReplyForm {
 Result<std::vector<Request>> MakeRequests(const json::object& fields, const Backend& backend,
                                           ReplyForm& form);
 
-// The parts of a chat request that its reply depends on.
-struct ChatForm {
-  DeclaredTools tools;
-  bool start_in_thought = false, include_reasoning = true, parallel_calls = true;
-};
-// One request from checked chat fields: messages rendered with the model's template.
-Result<Request> MakeChatRequest(const json::object& fields, const Backend& backend, ReplyForm& form,
-                                ChatForm& chat);
+// The refusal of `param` on a server that has no tokenizer.
+Error NoTokenizer(const char* param);
 
 // The next id for the engine; unique in this process.
 uint64_t NextRequestId();
@@ -67,28 +81,33 @@ class Completion : public std::enable_shared_from_this<Completion> {
 
  private:
   struct Choice {
-    Choice(const Tokenizer& tokenizer, const ReplyForm& form)
-        : detokenizer(tokenizer, form.skip_special), stops(form.stops, form.keep_stop) {}
-    Detokenizer detokenizer;
+    Choice(const Tokenizer* tokenizer, const ReplyForm& form) : stops(form.stops, form.keep_stop) {
+      if (tokenizer != nullptr) detokenizer.emplace(*tokenizer, form.skip_special);
+    }
+    std::optional<Detokenizer> detokenizer;
     StopMatcher stops;
     std::string text;
     size_t offset = 0;   // of the next token's text, for logprobs
     std::string finish;  // empty while it runs
     json::value stop_reason;
-    json::object logprobs;
+    json::object logprobs;  // not sent yet, as are these two
+    json::array token_ids;
+    json::array prompt_logprobs;  // with the first tokens of a prompt's first choice
     int num_tokens = 0;
+    bool begun = false;
   };
 
   void OnEvent(size_t prompt, TokenEvent event);
   void Take(Choice& choice, size_t prompt, const TokenEvent& event);
   void AddEcho(Choice& choice, size_t prompt, const TokenEvent& event);
   void AddLogprobs(Choice& choice, const TokenLogprobs* entry, int32_t token);
-  void SendChunk(size_t index, std::string text, json::object logprobs);
+  void SendChunk(size_t index, std::string text);
   void FinishAll();
   void Fail(int status, const Error& error, const char* type);
   void CancelAll();
   json::object Envelope() const;
-  json::object ChoiceObject(size_t index, std::string text, json::object logprobs) const;
+  // Moves what was not sent yet out of the choice.
+  json::object ChoiceObject(size_t index, std::string text);
   json::object Usage() const;
 
   std::shared_ptr<const Backend> backend_;

@@ -1,5 +1,6 @@
 // The body of a request: refused with a short error, or requests whose tokens the engine can run.
 #include "base/check.h"
+#include "server/openai/chat_request.h"
 #include "server/openai/completion.h"
 #include "server/openai/schema.h"
 

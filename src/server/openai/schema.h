@@ -30,7 +30,9 @@ enum class FieldType : uint8_t {
 };
 
 inline constexpr unsigned kChat = 1, kCompletions = 2, kTokenize = 4, kDetokenize = 8;
+inline constexpr unsigned kNative = 16, kSamplingParams = 32;  // /generate, and inside its object
 inline constexpr unsigned kGenerating = kChat | kCompletions;
+inline constexpr unsigned kSampling = kGenerating | kSamplingParams;
 
 struct Field {
   std::string_view name;

@@ -1,0 +1,108 @@
+// MakeNativeRequests: checked fields of /generate to engine requests.
+#include <algorithm>
+
+#include "server/native/generate.h"
+#include "server/openai/completion_request.h"
+#include "server/openai/field_values.h"
+#include "server/openai/schema.h"
+
+namespace lapidary {
+namespace {
+
+constexpr int kDefaultNewTokens = 128;
+
+Result<std::vector<std::vector<int32_t>>> ReadPrompts(const json::object& fields,
+                                                      const Backend& backend, GenerateForm& form) {
+  const json::value* text = fields.if_contains("text");
+  const json::value* ids = fields.if_contains("input_ids");
+  if ((text == nullptr) == (ids == nullptr))
+    return Error{"Give either 'text' or 'input_ids'.", "text", "invalid_value"};
+  std::vector<std::vector<int32_t>> prompts;
+  if (text != nullptr) {
+    if (backend.tokenizer == nullptr) return NoTokenizer("text");
+    if (text->is_string()) {
+      prompts.push_back(EncodeText(*text, backend, true));
+      return prompts;
+    }
+    form.is_list = true;
+    for (const json::value& item : text->get_array()) {
+      if (!item.is_string())
+        return Error{"'text' must be a string or a list of strings.", "text", "invalid_value"};
+      prompts.push_back(EncodeText(item, backend, true));
+    }
+    return prompts;
+  }
+  if (ids->is_array() && ids->get_array()[0].is_number()) {
+    prompts.push_back(IdsOf(ids));
+    return prompts;
+  }
+  form.is_list = true;
+  if (ids->is_array())
+    for (const json::value& item : ids->get_array())
+      if (item.is_array()) prompts.push_back(IdsOf(&item));
+  if (prompts.empty())
+    return Error{"'input_ids' must be token ids or a list of such lists.", "input_ids",
+                 "invalid_value"};
+  return prompts;
+}
+
+Result<json::object> ReadSampling(const json::object& fields, const Backend& backend) {
+  const json::value* given = fields.if_contains("sampling_params");
+  if (given == nullptr) return json::object();
+  const FieldLimits limits{backend.engine->vocab_size(), backend.engine->max_model_len()};
+  Result<CheckedFields> checked = CheckFields(given->get_object(), kSamplingParams, limits);
+  if (!checked.ok()) {
+    Error error = checked.error();
+    error.param = "sampling_params." + error.param;
+    return error;
+  }
+  if (backend.tokenizer == nullptr)
+    for (const char* name : {"stop", "bad_words"})
+      if (checked.value().values.contains(name)) return NoTokenizer(name);
+  return std::move(checked).value().values;
+}
+
+}  // namespace
+
+Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, const Backend& backend,
+                                                GenerateForm& form) {
+  Result<std::vector<std::vector<int32_t>>> prompts = ReadPrompts(fields, backend, form);
+  if (!prompts.ok()) return prompts.error();
+  Result<json::object> sampling = ReadSampling(fields, backend);
+  if (!sampling.ok()) return sampling.error();
+  FillForm(sampling.value(), form.reply);
+  form.reply.stream = BoolOf(fields, "stream", false);
+  if (const json::value* id = fields.if_contains("request_id")) form.reply.id = StringOf(*id);
+  form.logprobs = BoolOf(fields, "return_logprob", false);
+  form.logprob_start = IntOf(fields, "logprob_start_len", -1);
+  form.text_in_logprobs = BoolOf(fields, "return_text_in_logprobs", false);
+
+  Request base;
+  base.sampling = SamplingOf(sampling.value(), backend);
+  base.num_choices = form.reply.n;
+  if (form.logprobs) {
+    base.sampling.num_logprobs = IntOf(fields, "top_logprobs_num", 0);
+    if (form.logprob_start >= 0) base.sampling.num_prompt_logprobs = base.sampling.num_logprobs;
+    base.sampling.logprob_ids = IdsOf(fields.if_contains("logprob_token_ids"));
+  }
+  const int context = backend.engine->max_model_len();
+  const char* const input = fields.contains("text") ? "text" : "input_ids";
+  std::vector<Request> requests;
+  for (std::vector<int32_t>& ids : prompts.value()) {
+    if (ids.empty()) return Error{"The prompt is empty.", input, "invalid_value"};
+    if (ids.size() >= static_cast<size_t>(context))
+      return Error{
+          fmt::format("The prompt has {} tokens; the context holds {}.", ids.size(), context),
+          input, "context_length_exceeded"};
+    Request request = base;
+    const int room = context - static_cast<int>(ids.size());
+    request.max_tokens =
+        std::min(IntOf(sampling.value(), "max_new_tokens", kDefaultNewTokens), room);
+    request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
+    request.prompt = std::move(ids);
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+}  // namespace lapidary

@@ -1,0 +1,22 @@
+// What completions and chat requests share on their way from checked fields to the engine.
+#ifndef LAPIDARY_SERVER_OPENAI_COMPLETION_REQUEST_H_
+#define LAPIDARY_SERVER_OPENAI_COMPLETION_REQUEST_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "io/json.h"
+#include "server/openai/completion.h"
+
+namespace lapidary {
+
+SamplingParams SamplingOf(const json::object& fields, const Backend& backend);
+std::vector<int32_t> EncodeText(const json::value& text, const Backend& backend, bool add_bos);
+// Fields whose meaning depends on another field; `input` is required.
+std::optional<Error> CheckTogether(const json::object& fields, const char* input);
+void FillForm(const json::object& fields, ReplyForm& form);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_SERVER_OPENAI_COMPLETION_REQUEST_H_
