@@ -40,19 +40,11 @@ const std::vector<Row>& Table() {
       {"--prefill-attention-backend", kS, kIgnore, 1},
       {"--decode-attention-backend", kS, kIgnore, 1},
       {"--mm-attention-backend", kS, kIgnore, 1},
-      {"--seed", kV, kIgnore, 1},
-      {"--random-seed", kS, kIgnore, 1},
       {"--enable-auto-tool-choice", kV, kIgnore},
       // Memory and steps.
-      {"--gpu-memory-utilization", kV, kIgnore, 1},
-      {"--mem-fraction-static", kS, kIgnore, 1},
-      {"--kv-cache-memory-bytes", kV, kUnbuilt},
-      {"--num-gpu-blocks-override", kV, kUnbuilt},
-      {"--max-total-tokens", kS, kUnbuilt},
       {"--schedule-conservativeness", kS, kIgnore, 1},
-      {"--max-num-batched-tokens", kV, kUnbuilt},
-      {"--max-prefill-tokens", kS, kUnbuilt},
       {"--enable-chunked-prefill", kV, kIgnore},
+      {"--no-enable-chunked-prefill", kV, kUnbuilt},
       {"--long-prefill-token-threshold", kV, kIgnore, 1},
       {"--block-size", kV, kIgnore, 1},
       {"--page-size", kS, kIgnore, 1},
@@ -90,11 +82,15 @@ const std::vector<Row>& Table() {
       {"--dtype", kBoth, kFixed, 1, {"bfloat16", "auto"}},
       {"--kv-cache-dtype", kBoth, kFixed, 1, {"auto"}},
       {"--quantization", kBoth, kUnbuilt},
-      {"--enable-deterministic-inference", kS, kUnbuilt},
+      // Bits never depend on the batch on this backend.
+      {"--enable-deterministic-inference", kS, kFixed, 0, {""}},
+      {"--batch-invariant", kBoth, kFixed, 0, {""}},
+      {"--deterministic", kBoth, kFixed, 0, {""}},
+      {"--backend", kBoth, kFixed, 1, {"auto", "cpu"}},
+      {"--device", kBoth, kFixed, 1, {"auto", "cpu"}},
       // Drafts.
       {"--speculative-config", kV, kUnbuilt},
       {"--speculative-algorithm", kS, kUnbuilt},
-      {"--speculative-num-draft-tokens", kS, kUnbuilt},
       {"--speculative-eagle-topk", kS, kFixed, 1, {"1"}},
       // Media.
       {"--limit-mm-per-prompt", kV, kUnbuilt},
@@ -104,13 +100,8 @@ const std::vector<Row>& Table() {
       {"--mm-encoder-tp-mode", kV, kIgnore, 1},
       {"--enable-multimodal", kS, kUnbuilt},
       // Template, parsers, defaults, order.
-      {"--tool-call-parser", kBoth, kFixed, 1, {"gemma4", "auto", "none"}},
-      {"--reasoning-parser", kBoth, kFixed, 1, {"gemma4", "auto", "none"}},
       {"--chat-template", kBoth, kUnbuilt},
-      {"--default-chat-template-kwargs", kV, kUnbuilt},
       {"--chat-template-content-format", kV, kIgnore, 1},
-      {"--generation-config", kV, kFixed, 1, {"auto"}},
-      {"--sampling-defaults", kS, kFixed, 1, {"model"}},
       {"--scheduling-policy", kV, kFixed, 1, {"fcfs"}},
       {"--schedule-policy", kS, kFixed, 1, {"fcfs"}},
       {"--enable-priority-scheduling", kS, kUnbuilt},
@@ -119,11 +110,8 @@ const std::vector<Row>& Table() {
       {"--revision", kBoth, kUnbuilt},
       {"--tokenizer", kV, kUnbuilt},
       {"--tokenizer-path", kS, kUnbuilt},
-      {"--skip-tokenizer-init", kBoth, kUnbuilt},
       {"--admin-api-key", kS, kUnbuilt},
-      {"--uvicorn-log-level", kV, kIgnore, 1},
       {"--disable-log-stats", kV, kIgnore},
-      {"--log-level", kS, kIgnore, 1},
       {"--log-level-http", kS, kIgnore, 1},
       {"--decode-log-interval", kS, kIgnore, 1},
       {"--enable-log-requests", kV, kUnbuilt},
@@ -166,13 +154,10 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-Error Unknown(std::string_view flag, const std::set<std::string>& known_flags) {
-  std::string nearest;
+Error Unknown(const std::string& flag, const std::set<std::string>& known_flags) {
+  std::string nearest = NearestSpelling(flag, known_flags);
   std::string_view engine = kBoth;
-  size_t best = std::string::npos;
-  for (const std::string& known : known_flags)
-    if (const size_t distance = EditDistance(flag, known); distance < best)
-      best = distance, nearest = known;
+  size_t best = nearest.empty() ? std::string::npos : EditDistance(flag, nearest);
   for (const Row& row : Table())
     if (const size_t distance = EditDistance(flag, row.spelling); distance < best)
       best = distance, nearest = row.spelling, engine = row.engine;
@@ -180,9 +165,11 @@ Error Unknown(std::string_view flag, const std::set<std::string>& known_flags) {
   return {fmt::format("unknown flag {}; did you mean {}{}?", flag, nearest, of), "", ""};
 }
 
-// Reads one flag of the table with its values; `at` moves to the last argument it took.
+// Reads one flag of the table with its values; `at` moves to the last argument it took. Flags
+// without effect are noted in `ignored`.
 Status TakeRow(const Row& row, const std::string& spelling, bool has_value, std::string value,
-               const std::vector<std::string>& args, size_t& at) {
+               const std::vector<std::string>& args, size_t& at,
+               std::vector<std::string>& ignored) {
   if (row.action == Action::kUnbuilt)
     return Error{fmt::format("{} is not built yet", spelling), "", ""};
   if (row.num_values == 1 && !has_value) {
@@ -193,7 +180,7 @@ Status TakeRow(const Row& row, const std::string& spelling, bool has_value, std:
   if (row.num_values == kMany && !has_value)
     while (at + 1 < args.size() && !IsFlag(args[at + 1]) && args[at + 1] != "--") ++at;
   if (row.action == Action::kIgnore) {
-    fmt::print(stderr, "ignored: {}\n", spelling);
+    ignored.push_back(value.empty() ? spelling : spelling + " " + value);
     return Ok{};
   }
   if (std::find(row.allowed.begin(), row.allowed.end(), value) != row.allowed.end()) return Ok{};
@@ -204,10 +191,19 @@ Status TakeRow(const Row& row, const std::string& spelling, bool has_value, std:
 
 }  // namespace
 
+std::string NearestSpelling(const std::string& given, const std::set<std::string>& known) {
+  std::string nearest;
+  size_t best = std::string::npos;
+  for (const std::string& one : known)
+    if (const size_t distance = EditDistance(given, one); distance < best)
+      best = distance, nearest = one;
+  return nearest;
+}
+
 Result<std::vector<std::string>> PrepareArguments(int argc, char** argv,
                                                   const std::set<std::string>& known_flags) {
   const std::vector<std::string> args(argv, argv + argc);
-  std::vector<std::string> kept;
+  std::vector<std::string> kept, ignored;
   for (size_t at = 0; at < args.size(); ++at) {
     if (args[at] == "--") {
       kept.insert(kept.end(), args.begin() + static_cast<std::ptrdiff_t>(at), args.end());
@@ -228,9 +224,10 @@ Result<std::vector<std::string>> PrepareArguments(int argc, char** argv,
     const Row* row = FindRow(spelling.substr(0, spelling.find('.')));
     if (row == nullptr) return Unknown(spelling, known_flags);
     const std::string value = has_value ? args[at].substr(equals + 1) : "";
-    if (Status taken = TakeRow(*row, spelling, has_value, value, args, at); !taken.ok())
+    if (Status taken = TakeRow(*row, spelling, has_value, value, args, at, ignored); !taken.ok())
       return taken.error();
   }
+  if (!ignored.empty()) fmt::print(stderr, "ignored: {}\n", fmt::join(ignored, ", "));
   return kept;
 }
 

@@ -27,13 +27,12 @@ TEST(Flags, KeepsOwnFlagsAndSaysWhatItIgnores) {
   testing::internal::CaptureStderr();
   const auto result =
       Prepare({"--model-path", "org/name", "--dtype", "bfloat16", "--trust-remote-code",
-               "--tp-size", "1", "--attention-backend", "triton", "--random-seed=1", "--port=80"});
+               "--tp-size", "1", "--attention-backend", "triton", "--deterministic", "--port=80"});
   const std::string said = testing::internal::GetCapturedStderr();
   ASSERT_TRUE(result.ok()) << result.error().message;
   EXPECT_THAT(result.value(),
               ElementsAre("lapidary", "serve", "--model-path", "org/name", "--port=80"));
-  EXPECT_EQ(said,
-            "ignored: --trust-remote-code\nignored: --attention-backend\nignored: --random-seed\n");
+  EXPECT_EQ(said, "ignored: --trust-remote-code, --attention-backend triton\n");
 }
 
 TEST(Flags, RefusesValuesThatAreNotBuilt) {
@@ -50,10 +49,19 @@ TEST(Flags, RefusesUnbuiltByName) {
             "--speculative-config.num_speculative_tokens is not built yet");
 }
 
+TEST(Flags, WhatCannotBeSwitchedOffIsRefused) {
+  EXPECT_EQ(ErrorOf({"--no-enable-chunked-prefill"}),
+            "--no-enable-chunked-prefill is not built yet");
+  EXPECT_EQ(ErrorOf({"--device", "cuda"}), "--device cuda is not built yet; auto, cpu are");
+}
+
 TEST(Flags, NamesTheNearestOfAnUnknownFlag) {
   EXPECT_EQ(ErrorOf({"--prot", "80"}), "unknown flag --prot; did you mean --port?");
-  EXPECT_EQ(ErrorOf({"--mem-fraction-statik", "0.8"}),
-            "unknown flag --mem-fraction-statik; did you mean --mem-fraction-static (of SGLang)?");
+  EXPECT_EQ(ErrorOf({"--quantisation", "fp8"}),
+            "unknown flag --quantisation; did you mean --quantization?");
+  EXPECT_EQ(ErrorOf({"--max-cudagraph-capture-sise", "8"}),
+            "unknown flag --max-cudagraph-capture-sise; did you mean --max-cudagraph-capture-size "
+            "(of vLLM)?");
 }
 
 TEST(Flags, MissingValue) {

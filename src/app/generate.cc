@@ -6,9 +6,11 @@
 #include <condition_variable>
 #include <iostream>
 #include <mutex>
+#include <random>
 
 #include "app/command.h"
 #include "app/model/load_model.h"
+#include "app/plan/memory_plan.h"
 #include "io/json.h"
 #include "text/prompt_ids.h"
 
@@ -21,7 +23,7 @@ struct GenerateFlags {
   bool chat = false, thinking = false, ignore_eos = false, json_output = false;
   int max_tokens = 128, num_threads = 0, max_model_len = 0;
   std::optional<float> temperature;
-  uint64_t seed = 0;
+  std::optional<int64_t> seed;
 };
 
 using Clock = std::chrono::steady_clock;
@@ -138,7 +140,7 @@ int RunGenerate(const GenerateFlags& flags) {
   request.sampling.temperature = flags.temperature.value_or(model.generation.temperature);
   request.sampling.top_k = model.generation.top_k;
   request.sampling.top_p = model.generation.top_p;
-  request.sampling.seed = flags.seed;
+  request.sampling.seed = flags.seed ? static_cast<uint64_t>(*flags.seed) : std::random_device{}();
   request.sampling.ignore_eos = flags.ignore_eos;
   const auto prompt_tokens = request.prompt.size();
 
@@ -186,10 +188,10 @@ std::function<int()> SetUpGenerate(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--temperature", f->temperature, "0 is greedy (default: generation_config.json)")
       ->check(CLI::Range(0.0f, 100.0f));
-  app.add_option("--seed,--random-seed", f->seed, "of the random numbers")->capture_default_str();
+  app.add_option("--seed,--random-seed", f->seed, "of the random numbers (default: random)");
   app.add_flag("--ignore-eos", f->ignore_eos, "go on after an end token");
-  app.add_option("--max-model-len,--context-length", f->max_model_len,
-                 "context (0: the model's, or what fits)");
+  AddTokenCount(app, "--max-model-len,--context-length", f->max_model_len,
+                "context (auto: the model's, or what fits)");
   app.add_option("--num-threads", f->num_threads, "0: all cores")->check(CLI::Range(0, 1024));
   app.add_flag("--json", f->json_output, "print one JSON object and nothing else");
   return [f] {

@@ -1,7 +1,9 @@
 // The program: one table of subcommands; start-up errors end here in one sentence.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <memory>
 
 #include "app/command.h"
 #include "app/flags.h"
@@ -15,6 +17,12 @@ const Command* const kCommands[] = {
     &kServeCommand,  &kChatCommand, &kGenerateCommand, &kRenderCommand, &kTokenizeCommand,
     &kVerifyCommand, &kEvalCommand, &kPlanCommand,     &kCheckCommand,  &kVersionCommand};
 
+std::set<std::string> CommandNames() {
+  std::set<std::string> names;
+  for (const Command* command : kCommands) names.insert(command->name);
+  return names;
+}
+
 std::set<std::string> SpellingsOf(const CLI::App& app) {
   std::set<std::string> spellings;
   for (const CLI::Option* option : app.get_options()) {
@@ -24,14 +32,33 @@ std::set<std::string> SpellingsOf(const CLI::App& app) {
   return spellings;
 }
 
+// One line an option: its names, the kind of its value and its default.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  HelpFormatter() { column_width(44); }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_type_size() == 0) return "";
+    std::string type = option->get_type_name();
+    type.resize(std::min(type.find(':'), type.size()));
+    return " " + type + (option->get_default_str().empty() ? "" : "=" + option->get_default_str());
+  }
+};
+
 int Main(int argc, char** argv) {
   CLI::App app("Lapidary serves Google's Gemma 4 models.", "lapidary");
   app.require_subcommand(1);
+  app.formatter(std::make_shared<HelpFormatter>());
   std::vector<std::pair<CLI::App*, std::function<int()>>> runs;
   for (const Command* command : kCommands) {
     CLI::App* sub = app.add_subcommand(command->name, command->summary);
     sub->footer(fmt::format("Example: {}", command->example));
     runs.emplace_back(sub, command->setup(*sub));
+  }
+  app.set_version_flag("--version", std::string("lapidary ") + LAPIDARY_VERSION);
+  if (argc >= 2 && argv[1][0] != '-' && !CommandNames().contains(argv[1])) {
+    fmt::print(stderr, "lapidary: unknown command {}; did you mean {}?\n", argv[1],
+               NearestSpelling(argv[1], CommandNames()));
+    return kExitUsage;
   }
   std::vector<std::string> args(argv, argv + argc);
   for (const auto& [sub, run] : runs) {

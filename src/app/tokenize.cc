@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <iostream>
 #include <memory>
 
 #include "app/command.h"
+#include "app/model/find_model.h"
 #include "io/json.h"
 #include "text/tokenizer.h"
 
@@ -56,7 +58,11 @@ std::string DecodeLine(const Tokenizer& tokenizer, const std::string& line, size
 }
 
 int RunTokenize(const TokenizeFlags& flags) {
-  const auto tokenizer = Tokenizer::Load(flags.model);
+  // The folder may hold tokenizer.json alone.
+  std::error_code code;
+  const bool is_folder = std::filesystem::is_directory(flags.model, code);
+  const auto tokenizer =
+      Tokenizer::Load(is_folder ? std::filesystem::path(flags.model) : FindModel(flags.model));
   if (!tokenizer.ok()) throw StartupError(tokenizer.error().message);
   std::ios::sync_with_stdio(false);
   std::string line;
@@ -75,7 +81,8 @@ int RunTokenize(const TokenizeFlags& flags) {
 
 std::function<int()> SetUpTokenize(CLI::App& app) {
   auto flags = std::make_shared<TokenizeFlags>();
-  app.add_option("--model,--model-path", flags->model, "folder with tokenizer.json")->required();
+  app.add_option("--model,--model-path", flags->model,
+                 "folder with tokenizer.json (default: the shipped pebble)");
   auto* decode = app.add_flag("--decode", flags->decode, "a JSON list of ids a line to a string");
   app.add_flag("--bos", flags->bos, "put <bos> first")->excludes(decode);
   app.add_flag("--json", flags->json, "each line in is a JSON string");

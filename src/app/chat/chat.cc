@@ -10,6 +10,7 @@
 #include "app/command.h"
 #include "app/model/engine_adapter.h"
 #include "app/model/load_model.h"
+#include "app/plan/memory_plan.h"
 
 namespace lapidary {
 namespace {
@@ -87,7 +88,8 @@ class Chat {
 
   json::object Body() const {
     json::object body{{"messages", messages_}, {"stream", true}};
-    body["chat_template_kwargs"] = json::object{{"enable_thinking", flags_.thinking}};
+    // Only when asked: servers of other models may refuse a field they do not know.
+    if (flags_.thinking) body["chat_template_kwargs"] = json::object{{"enable_thinking", true}};
     if (flags_.max_tokens > 0) body["max_tokens"] = flags_.max_tokens;
     if (flags_.temperature) body["temperature"] = *flags_.temperature;
     if (flags_.seed) body["seed"] = *flags_.seed;
@@ -155,8 +157,8 @@ std::function<int()> SetUpChat(CLI::App& app) {
   app.add_option("--temperature", f->temperature, "0 is greedy (default: generation_config.json)")
       ->check(CLI::Range(0.0, 100.0));
   app.add_option("--seed,--random-seed", f->seed, "of the random numbers (default: random)");
-  app.add_option("--max-model-len,--context-length", f->engine.max_model_len,
-                 "context (0: the model's, or what fits)");
+  AddTokenCount(app, "--max-model-len,--context-length", f->engine.max_model_len,
+                "context (auto: the model's, or what fits)");
   app.add_option("--num-threads", f->engine.num_threads, "0: all cores")
       ->check(CLI::Range(0, 1024));
   return [f] { return RunChat(*f); };

@@ -26,6 +26,7 @@ std::shared_ptr<Backend> MakeBackend(LoadedModel& model, const EngineOptions& op
   backend->defaults = {model.generation.temperature, model.generation.top_k,
                        model.generation.top_p};
   backend->chat_template = model.chat.revision;
+  backend->chat_template_text = model.chat.text;
   return backend;
 }
 

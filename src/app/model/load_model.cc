@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "app/model/find_model.h"
+#include "io/json.h"
 #include "io/mapped_file.h"
 
 namespace lapidary {
@@ -14,6 +15,35 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxTemplateBytes = 4 << 20;
+
+// Several spellings may name the number; they must agree.
+void AskDrafts(ModelFlags& flags, int num_drafts) {
+  if (flags.asked_drafts.value_or(num_drafts) != num_drafts)
+    throw CLI::ValidationError("speculation",
+                               fmt::format("one flag asks for {} drafts a burst, another for {}",
+                                           *flags.asked_drafts, num_drafts));
+  flags.asked_drafts = num_drafts;
+}
+
+void ReadSpeculativeConfig(ModelFlags& flags, const std::string& text) {
+  const auto fail = [](const std::string& why) {
+    throw CLI::ValidationError("--speculative-config", why);
+  };
+  const Result<json::value> parsed = ParseJson(text, "the value");
+  if (!parsed.ok()) fail(parsed.error().message);
+  if (!parsed.value().is_object()) fail("the value must be an object");
+  for (const auto& [key, value] : parsed.value().get_object()) {
+    if (key == "method" && value == "mtp") continue;
+    if (key == "model" && value.is_string())
+      flags.draft_model = value.get_string();
+    else if (key == "num_speculative_tokens" && value.is_int64() && value.get_int64() >= 0 &&
+             value.get_int64() <= kMaxDrafts)
+      AskDrafts(flags, static_cast<int>(value.get_int64()));
+    else
+      fail(fmt::format("'{}' is not understood with this value",
+                       std::string_view(key.substr(0, 40))));
+  }
+}
 
 std::unique_ptr<Checkpoint> LoadDrafter(const ModelFlags& flags, const fs::path& dir,
                                         const ModelConfig& target) {
@@ -35,13 +65,13 @@ void ChooseDrafter(const ModelFlags& flags, LoadedModel& model) {
   }
   model.drafter_reason = choice.reason;
   // A drafter that was named is checked even when it is not used.
-  if (choice.dir && (flags.num_drafts != 0 || !flags.draft_model.empty()))
+  if (choice.dir && (flags.num_drafts() != 0 || !flags.draft_model.empty()))
     model.drafter = LoadDrafter(flags, *choice.dir, model.target->config);
   if (choice.dir)
     model.drafter_reason = fmt::format("{}, {}", choice.dir->filename().string(), choice.reason);
-  if (flags.num_drafts != 0 && model.drafter == nullptr)
+  if (flags.num_drafts() > 0 && model.drafter == nullptr)
     throw StartupError(fmt::format("--speculative-num-steps {} needs a drafter: {}",
-                                   flags.num_drafts, choice.reason));
+                                   flags.num_drafts(), choice.reason));
 }
 
 }  // namespace
@@ -60,13 +90,14 @@ TemplateChoice ChooseTemplate(const fs::path& model_dir, const ModelConfig& conf
   std::error_code code;
   const fs::path path = model_dir / "chat_template.jinja";
   if (!fs::exists(path, code))
-    return {nearest, fmt::format("no chat_template.jinja, using {}", TemplateName(nearest))};
-  const auto text = ReadFile(path, kMaxTemplateBytes);
-  if (text.ok())
-    if (const auto known = RecogniseTemplate(text.value()))
-      return {*known, fmt::format("chat_template.jinja is {}", TemplateName(*known))};
-  return {nearest, fmt::format("chat_template.jinja is not known, using the nearest: {}",
-                               TemplateName(nearest))};
+    return {nearest, fmt::format("no chat_template.jinja, using {}", TemplateName(nearest)), ""};
+  const std::string text = OrThrow(ReadFile(path, kMaxTemplateBytes));
+  if (const auto known = RecogniseTemplate(text))
+    return {*known, fmt::format("chat_template.jinja is {}", TemplateName(*known)), text};
+  return {
+      nearest,
+      fmt::format("chat_template.jinja is not known, using the nearest: {}", TemplateName(nearest)),
+      text};
 }
 
 fs::path ModelFlags::HubDir() const {
@@ -82,9 +113,18 @@ void AddModelFlags(CLI::App& app, ModelFlags& flags) {
 }
 
 void AddLoadFlags(CLI::App& app, ModelFlags& flags) {
-  app.add_option("--speculative-num-steps", flags.num_drafts, "drafts a burst")
-      ->check(CLI::Range(0, 8))
-      ->capture_default_str();
+  app.add_option_function<int>(
+         "--speculative-num-steps", [&](int steps) { AskDrafts(flags, steps); },
+         "drafts a burst (0: none; default: adaptive)")
+      ->check(CLI::Range(0, kMaxDrafts));
+  app.add_option_function<int>(
+         "--speculative-num-draft-tokens", [&](int tokens) { AskDrafts(flags, tokens - 1); },
+         "the same and one, as SGLang counts")
+      ->check(CLI::Range(1, kMaxDrafts + 1));
+  app.add_option_function<std::string>(
+      "--speculative-config", [&](const std::string& text) { ReadSpeculativeConfig(flags, text); },
+      R"(JSON: {"method": "mtp", "model": DIR, "num_speculative_tokens": 2})");
+  app.add_flag_callback("--no-mtp", [&] { AskDrafts(flags, 0); }, "no drafts");
   app.add_option("--load-format", flags.load_format, "auto, or dummy: random weights")
       ->check(CLI::IsMember({"auto", "dummy"}));
 }
@@ -122,7 +162,7 @@ EngineOptions WithModel(EngineOptions options, const ModelFlags& flags, const Lo
       if (const auto id = model.tokenizer->Find(content)) add(*id);
   options.suppress_ids.assign(model.generation.suppress_ids.begin(),
                               model.generation.suppress_ids.end());
-  options.num_draft_tokens = flags.num_drafts;
+  options.num_draft_tokens = flags.num_drafts();
   return options;
 }
 

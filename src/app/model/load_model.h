@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/engine.h"
@@ -20,13 +21,15 @@ namespace lapidary {
 struct TemplateChoice {
   TemplateRevision revision = TemplateRevision::kEdge;
   std::string reason;
+  std::string text;  // the folder's own, or empty
 };
 TemplateChoice ChooseTemplate(const std::filesystem::path& model_dir, const ModelConfig& config);
 
 // The flags by which every command names its model.
 struct ModelFlags {
   std::string model, draft_model, hub_dir, load_format = "auto";
-  int num_drafts = 0;  // a burst; 0: no speculation
+  std::optional<int> asked_drafts;                              // a burst, by whatever spelling
+  int num_drafts() const { return asked_drafts.value_or(-1); }  // 0: none; -1: adaptive
   std::filesystem::path HubDir() const;
 };
 void AddModelFlags(CLI::App& app, ModelFlags& flags);  // which folders

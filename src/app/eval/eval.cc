@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "app/command.h"
+#include "app/eval/scoring.h"
 #include "app/model/load_model.h"
 #include "io/json.h"
 #include "text/prompt_ids.h"
@@ -31,70 +32,14 @@ struct EvalFlags {
   bool json_output = false;
 };
 
-enum class Match : uint8_t { kExact, kContains, kJson, kToolCall };
-
 struct Item {
   int line = 0;
   std::string skill;
   std::vector<int32_t> prompt;
   DeclaredTools tools;
   bool starts_in_thought = false;
-  Match match = Match::kExact;
-  std::string expected_text;  // kExact, kContains
-  json::value expected;       // kJson, kToolCall: {"name", "arguments"}
+  Expectation expected;
 };
-
-struct FirstCall {
-  std::string name, arguments;
-};
-
-struct Answer {
-  std::string content;
-  std::optional<FirstCall> call;
-};
-
-struct Score {
-  int right = 0, total = 0;
-};
-
-std::string_view Trim(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\r\n\f\v";
-  const size_t begin = text.find_first_not_of(kSpace);
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
-// Boost.JSON's equality of objects does not look at the order of keys.
-bool SameJson(const std::string& text, const json::value& expected) {
-  const auto parsed = ParseJson(text, "reply");
-  return parsed.ok() && parsed.value() == expected;
-}
-
-bool IsRight(const Item& item, const Answer& answer) {
-  switch (item.match) {
-    case Match::kExact:
-      return Trim(answer.content) == Trim(item.expected_text);
-    case Match::kContains:
-      return answer.content.find(item.expected_text) != std::string::npos;
-    case Match::kJson:
-      return SameJson(answer.content, item.expected);
-    case Match::kToolCall:
-      break;
-  }
-  return answer.call && item.expected.at("name") == json::value(answer.call->name) &&
-         SameJson(answer.call->arguments, item.expected.at("arguments"));
-}
-
-// 95 % interval of a share.
-std::pair<double, double> Wilson(const Score& score) {
-  if (score.total == 0) return {0.0, 1.0};
-  constexpr double kZ = 1.959963984540054;
-  const double n = score.total, share = score.right / n;
-  const double centre = share + kZ * kZ / (2 * n);
-  const double half = kZ * std::sqrt(share * (1 - share) / n + kZ * kZ / (4 * n * n));
-  const double scale = 1 + kZ * kZ / n;
-  return {std::max(0.0, (centre - half) / scale), std::min(1.0, (centre + half) / scale)};
-}
 
 // Reads the items; every error names the line.
 class ItemReader {
@@ -204,18 +149,19 @@ class ItemReader {
   }
 
   void ReadExpected(json::object& object, Item& item) const {
-    item.match = ReadMatch(object);
+    Expectation& wanted = item.expected;
+    wanted.match = ReadMatch(object);
     json::value* expected = object.if_contains("expected");
     if (expected == nullptr) Fail("expected is missing");
-    if (item.match == Match::kExact || item.match == Match::kContains) {
+    if (wanted.match == Match::kExact || wanted.match == Match::kContains) {
       if (!expected->is_string()) Fail("expected must be a string");
-      item.expected_text = expected->get_string();
+      wanted.text = expected->get_string();
       return;
     }
-    item.expected =
+    wanted.value =
         expected->is_string() ? Parse(std::string(expected->get_string()), "expected") : *expected;
-    if (item.match == Match::kJson) return;
-    json::object* call = item.expected.if_object();
+    if (wanted.match == Match::kJson) return;
+    json::object* call = wanted.value.if_object();
     const json::value* name = call == nullptr ? nullptr : Find(*call, "name");
     json::value* arguments = call == nullptr ? nullptr : Find(*call, "arguments");
     if (name == nullptr || !name->is_string() || arguments == nullptr)
@@ -248,7 +194,8 @@ Answer ReadAnswer(const Tokenizer& tokenizer, const Item& item, const std::vecto
 }
 
 struct Finished {
-  size_t item = 0;
+  explicit Finished(size_t index) : item(index) {}
+  size_t item;
   std::vector<int32_t> ids;
   bool failed = false;
 };
@@ -257,12 +204,13 @@ struct Finished {
 class FinishedQueue {
  public:
   TokenSink SinkFor(size_t item) {
-    return [this, reply = Finished{item, {}, false}](TokenEvent&& event) mutable {
-      reply.ids.insert(reply.ids.end(), event.tokens.begin(), event.tokens.end());
+    // Shared: the engine may call a copy of the sink.
+    return [this, reply = std::make_shared<Finished>(item)](TokenEvent&& event) {
+      reply->ids.insert(reply->ids.end(), event.tokens.begin(), event.tokens.end());
       if (event.finish == FinishReason::kNone) return;
-      reply.failed = event.finish == FinishReason::kError || event.finish == FinishReason::kAbort;
+      reply->failed = event.finish == FinishReason::kError || event.finish == FinishReason::kAbort;
       std::lock_guard lock(mutex_);
-      queue_.push_back(std::move(reply));
+      queue_.push_back(std::move(*reply));
       changed_.notify_one();
     };
   }
@@ -316,7 +264,7 @@ Scores AskAll(Engine& engine, FinishedQueue& queue, const Tokenizer& tokenizer,
           fmt::format("{}, line {}: the engine gave up on it", flags.file, item.line));
     Score& score = scores[item.skill];
     ++score.total;
-    if (IsRight(item, ReadAnswer(tokenizer, item, reply.ids))) ++score.right;
+    if (IsRight(item.expected, ReadAnswer(tokenizer, item, reply.ids))) ++score.right;
     if (shows_progress) fmt::print(stderr, "\r{}/{}", done + 1, items.size());
   }
   if (shows_progress) fmt::print(stderr, "\r\033[K");

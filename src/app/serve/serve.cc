@@ -1,0 +1,204 @@
+// lapidary serve: the OpenAI-compatible server.
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "app/command.h"
+#include "app/model/engine_adapter.h"
+#include "app/model/find_model.h"
+#include "app/serve/serve_flags.h"
+#include "base/log.h"
+#include "ops/cpu/linear.h"
+
+namespace lapidary {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+ApiServer* failing_server = nullptr;
+
+// A failed CHECK: probes see it before the process ends.
+void FailStop(const std::string&) {
+  if (failing_server != nullptr) failing_server->SetState(ServerState::kFailing);
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+// Ctrl-C or SIGTERM while the model loads ends the process at once: nothing runs yet.
+class LoadingGuard {
+ public:
+  explicit LoadingGuard(const sigset_t& signals)
+      : thread_([this, signals] {
+          const timespec pause{0, 50'000'000};
+          while (!loaded_)
+            if (sigtimedwait(&signals, nullptr, &pause) > 0) {
+              fmt::print(stderr, "stop    while loading\n");
+              _exit(0);
+            }
+        }) {}
+  ~LoadingGuard() {
+    loaded_ = true;
+    thread_.join();
+  }
+  LoadingGuard(const LoadingGuard&) = delete;
+  LoadingGuard& operator=(const LoadingGuard&) = delete;
+
+ private:
+  std::atomic<bool> loaded_{false};
+  std::thread thread_;
+};
+
+void PrintPlan(const ServeFlags& flags, const MemoryPlan& plan, const ModelConfig& config) {
+  int full = 0;
+  for (const LayerConfig& layer : config.layers) full += layer.kind == LayerKind::kFull ? 1 : 0;
+  fmt::print(stderr,
+             "model   {}   {} layers: {} sliding {}, {} full   context {}  [--max-model-len]\n",
+             flags.api.served_names[0], config.num_layers(), config.num_layers() - full,
+             config.window, full, plan.context);
+  const auto kv = static_cast<uint64_t>(plan.num_slabs * plan.layout.slab_bytes);
+  fmt::print(stderr,
+             "plan    GiB of {} available: weights {} (mapped), workspace {}, KV {} of at most {}: "
+             "{}\n",
+             GiB(plan.device_bytes), GiB(plan.weight_bytes), GiB(plan.workspace_bytes), GiB(kv),
+             GiB(plan.kv_bytes), plan.kv_reason);
+  std::string fits;
+  for (const int tokens : plan.Lengths())
+    fits +=
+        fmt::format("{}{} at {}k", fits.empty() ? "" : ", ", plan.Requests(tokens), tokens / 1024);
+  fmt::print(stderr,
+             "        requests that fit: {}   at most {} run  [--max-num-seqs]   chunk {}  "
+             "[--chunked-prefill-size]   page {}\n",
+             fits, plan.options.max_running_requests, plan.options.chunk_tokens, kPageTokens);
+}
+
+void PrintReplyPlan(const ServeFlags& flags, const SamplingDefaults& defaults) {
+  const RenderOptions chat = ReadChatKwargs(flags.chat_kwargs);
+  fmt::print(stderr,
+             "        sampling defaults {} / {} / {}  [--generation-config]   seed {}  [--seed]   "
+             "thinking {}  [--default-chat-template-kwargs]\n",
+             defaults.temperature, defaults.top_k, defaults.top_p,
+             flags.seed ? fmt::format("from {}", *flags.seed) : "random a request",
+             chat.enable_thinking ? "on" : "off");
+}
+
+SamplingDefaults DefaultsOf(const ServeFlags& flags, const GenerationConfig& generation) {
+  if (flags.generation_config == "vllm" || flags.sampling_defaults == "openai")
+    return {1.0f, 0, 1.0f};
+  return {generation.temperature, generation.top_k, generation.top_p};
+}
+
+std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const EngineOptions& options,
+                                           ApiServer& server) {
+  LoadOptions load;
+  load.progress = [&server](uint64_t done, uint64_t total) { server.SetProgress(done, total); };
+  LoadedModel model = LoadModel(flags.model, load);
+  if (flags.skip_tokenizer)
+    model.tokenizer = nullptr;
+  else
+    NeedTokenizer(model);
+  fmt::print(stderr, "draft   {}   drafts a burst: {}  [--speculative-num-steps]\n",
+             model.drafter_reason,
+             flags.model.num_drafts() < 0 ? "adaptive" : std::to_string(flags.model.num_drafts()));
+  fmt::print(stderr, "chat    {}\n",
+             flags.skip_tokenizer ? "off: --skip-tokenizer-init" : model.chat.reason);
+  const auto backend = MakeBackend(model, WithModel(options, flags.model, model));
+  backend->defaults = DefaultsOf(flags, model.generation);
+  backend->chat_defaults = ReadChatKwargs(flags.chat_kwargs);
+  backend->parses_reasoning = flags.reasoning_parser != "none";
+  backend->parses_tools = flags.tool_parser != "none";
+  if (flags.seed) backend->seeds = std::make_shared<SeedSequence>(*flags.seed);
+  return backend;
+}
+
+// SIGTERM or SIGINT: readiness ends at once, running requests finish; a second signal, or the
+// timeout, ends sooner.
+void Drain(ApiServer& server, const sigset_t& signals, int timeout_s) {
+  server.SetState(ServerState::kDraining);
+  const auto end = Clock::now() + std::chrono::seconds(timeout_s);
+  while (server.num_live() > 0 && Clock::now() < end) {
+    const timespec pause{0, 50'000'000};
+    if (sigtimedwait(&signals, nullptr, &pause) > 0) break;
+  }
+}
+
+// The model's own numbers before anything is read or opened: a folder that cannot be served says so
+// at once.
+MemoryPlan PlanServe(const ServeFlags& flags) {
+  const auto dir = FindModel(flags.model.model, flags.model.HubDir());
+  const ModelConfig config = OrThrow(ReadModelConfig(dir));
+  if (config.is_drafter)
+    throw StartupError(
+        fmt::format("{} is an assistant; give the model it belongs to", dir.string()));
+  const MemoryPlan plan =
+      PlanMemory(config, flags.memory, flags.engine, {AvailableMemoryBytes(), true});
+  PrintPlan(flags, plan, config);
+  if (plan.context < std::max(flags.engine.max_model_len, 2))
+    throw StartupError(fmt::format(
+        "one request of {} tokens does not fit into {} GiB of KV cache ({}); use a shorter "
+        "--max-model-len or more memory",
+        std::max(flags.engine.max_model_len, 2), GiB(plan.kv_bytes), plan.kv_reason));
+  PrintReplyPlan(flags, DefaultsOf(flags, OrThrow(ReadGenerationConfig(dir, config.vocab_size))));
+  return plan;
+}
+
+const char* InstructionSet() {
+  const char* name = "plain";
+  for (int i = 0; i < cpu::kNumLinearVariants; ++i)
+    if (cpu::LinearVariants()[i].supported) name = cpu::LinearVariants()[i].name;
+  return name;
+}
+
+int RunServe(ServeFlags flags) {
+  const auto start = Clock::now();
+  ResolveServeFlags(flags);
+  flags.api.version = LAPIDARY_VERSION;
+  if (flags.dry_run) {
+    PlanServe(flags);
+    return 0;
+  }
+  // Blocked before any thread starts, so that only the waits below see them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  spdlog::set_level(spdlog::level::from_str(*LogLevel(flags.log_level)));
+
+  ApiServer server(flags.api);
+  failing_server = &server;
+  SetCheckFailureHandler(FailStop);
+  fmt::print(stderr, "lapidary {}   CPU, {}   http://{}:{} (loading)\n", LAPIDARY_VERSION,
+             InstructionSet(), flags.api.host, server.port());
+  {
+    const LoadingGuard guard(signals);
+    const MemoryPlan plan = PlanServe(flags);
+    server.Attach(LoadBackend(flags, plan.options, server));
+  }
+  fmt::print(stderr, "ready   in {:.2f} s\n",
+             std::chrono::duration<double>(Clock::now() - start).count());
+
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  fmt::print(stderr, "stop    finishing {} requests\n", server.num_live());
+  Drain(server, signals, flags.drain_timeout_s);
+  failing_server = nullptr;
+  return 0;
+}
+
+std::function<int()> SetUpServe(CLI::App& app) {
+  auto f = std::make_shared<ServeFlags>();
+  AddServeFlags(app, *f);
+  return [f] { return RunServe(*f); };
+}
+
+}  // namespace
+
+const Command kServeCommand = {"serve", "the OpenAI-compatible server",
+                               "lapidary serve --port 8000", SetUpServe};
+
+}  // namespace lapidary

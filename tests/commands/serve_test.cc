@@ -1,0 +1,162 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "io/json.h"
+#include "tests/program.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+using boost::asio::ip::tcp;
+using testing::HasSubstr;
+
+// A running server on a free port.
+class Server {
+ public:
+  explicit Server(std::vector<std::string> args) {
+    args.insert(args.begin(), {"serve", "--port", "0"});
+    program_ = std::make_unique<Program>(LAPIDARY_PROGRAM, args);
+    if (!program_->WaitFor("http://127.0.0.1:", true)) return;
+    program_->WaitFor("(loading)", true);
+    const std::string& err = program_->so_far().err;
+    port_ = std::atoi(err.c_str() + err.find("127.0.0.1:") + 10);
+    program_->WaitFor("ready ", true);
+  }
+  Program& program() { return *program_; }
+  int port() const { return port_; }
+  std::string Post(const std::string& path, const std::string& body,
+                   const std::string& headers = "") const {
+    const std::string head = body.empty() ? "GET " : "POST ";
+    boost::asio::io_context context;
+    tcp::socket socket(context);
+    socket.connect({boost::asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(port_)});
+    boost::asio::write(
+        socket, boost::asio::buffer(head + path + " HTTP/1.1\r\nHost: localhost\r\n" + headers +
+                                    "Connection: close\r\nContent-Length: " +
+                                    std::to_string(body.size()) + "\r\n\r\n" + body));
+    std::string text;
+    boost::system::error_code code;
+    boost::asio::read(socket, boost::asio::dynamic_buffer(text), code);
+    return text;
+  }
+
+ private:
+  std::unique_ptr<Program> program_;
+  int port_ = 0;
+};
+
+constexpr const char* kSum =
+    R"({"messages":[{"role":"user","content":"What is 12 + 30?"}],"temperature":0})";
+
+TEST(Serve, AnswersAndStopsOnASignal) {
+  Server server({});
+  ASSERT_GT(server.port(), 0) << server.program().so_far().err;
+  EXPECT_THAT(server.Post("/v1/chat/completions", kSum), HasSubstr("\"content\":\"42\""));
+  const ProgramResult busy =
+      RunProgram(LAPIDARY_PROGRAM, {"serve", "--port", std::to_string(server.port())});
+  EXPECT_EQ(busy.exit_code, 1);
+  EXPECT_THAT(busy.err, HasSubstr("is in use by another program; choose one with --port"));
+  server.program().Signal(SIGINT);
+  EXPECT_EQ(server.program().Finish().exit_code, 0);
+}
+
+TEST(Serve, KeysOfAFile) {
+  const fs::path file = fs::path(testing::TempDir()) / "serve_test_keys";
+  std::ofstream(file) << "one\r\n\ntwo\n";
+  Server server({"--api-key-file", file.string(), "--api-key", "three"});
+  for (const char* key : {"one", "two", "three"})
+    EXPECT_THAT(server.Post("/v1/models", "", std::string("x-api-key: ") + key + "\r\n"),
+                HasSubstr(" 200 "));
+  EXPECT_THAT(server.Post("/v1/models", "", "x-api-key: \r\n"), HasSubstr(" 401 "));
+  std::ofstream(file) << "\n";
+  EXPECT_THAT(RunProgram(LAPIDARY_PROGRAM, {"serve", "--api-key-file", file.string()}).err,
+              HasSubstr("holds no key"));
+  fs::remove(file);
+}
+
+TEST(Serve, WithoutATokenizer) {
+  Server server({"--skip-tokenizer-init", "--served-model-name", "a", "b"});
+  const std::string reply = server.Post(
+      "/v1/completions", R"({"model":"b","prompt":[2,17],"max_tokens":3,"temperature":0})");
+  const json::value body = json::parse(reply.substr(reply.find("\r\n\r\n") + 4));
+  EXPECT_EQ(body.at("choices").at(0).at("token_ids").as_array().size(),
+            body.at("usage").at("completion_tokens").to_number<size_t>());
+  EXPECT_THAT(server.Post("/v1/chat/completions", kSum), HasSubstr("--skip-tokenizer-init"));
+}
+
+// As vLLM and SGLang users start it; every automatic value is told with its flag.
+TEST(Serve, DryRunTellsThePlan) {
+  const ProgramResult result = RunProgram(LAPIDARY_PROGRAM, {"serve",
+                                                             "--dry-run",
+                                                             "--dtype",
+                                                             "bfloat16",
+                                                             "--trust-remote-code",
+                                                             "--tp-size",
+                                                             "1",
+                                                             "--attention-backend",
+                                                             "triton",
+                                                             "--random-seed",
+                                                             "1",
+                                                             "--generation-config",
+                                                             "vllm",
+                                                             "--default-chat-template-kwargs",
+                                                             R"({"enable_thinking":true})",
+                                                             "--max-model-len",
+                                                             "16K",
+                                                             "--log-level",
+                                                             "WARNING",
+                                                             "--tool-call-parser",
+                                                             "gemma4"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  for (const char* text :
+       {"ignored: --trust-remote-code, --attention-backend triton\n", "context 16384",
+        "sampling defaults 1 / 0 / 1 ", "seed from 1 ", "thinking on ", "[--max-model-len]",
+        "[--kv-cache-memory-bytes]", "[--max-num-seqs]", "[--chunked-prefill-size]"})
+    EXPECT_THAT(result.err, HasSubstr(text));
+}
+
+TEST(Serve, RefusesFlagsByName) {
+  const auto run = [](std::vector<std::string> args) {
+    args.insert(args.begin(), {"serve", "--dry-run"});
+    return RunProgram(LAPIDARY_PROGRAM, args);
+  };
+  const std::vector<std::vector<std::string>> wrong = {
+      {"--prot", "80"},
+      {"--quantization", "fp8"},
+      {"--tp-size", "2"},
+      {"--admin-api-key", "x"},
+      {"--tool-call-parser", "hermes"},
+      {"--generation-config", "/tmp"},
+      {"--log-level", "loud"},
+      {"--speculative-num-steps", "9"},
+      {"--speculative-config", "{"},
+      {"--speculative-config", R"({"method":"ngram"})"}};
+  for (const std::vector<std::string>& args : wrong) {
+    const ProgramResult result = run(args);
+    EXPECT_EQ(result.exit_code, 2) << args[0] << result.err;
+    EXPECT_THAT(result.err, HasSubstr(args[0]));
+  }
+  EXPECT_THAT(run({"--speculative-num-steps", "2", "--speculative-num-draft-tokens", "4"}).err,
+              HasSubstr("one flag asks for"));
+  EXPECT_EQ(run({"--speculative-num-steps", "0", "--speculative-num-draft-tokens", "1", "--no-mtp",
+                 "--speculative-config", R"({"method":"mtp","num_speculative_tokens":0})"})
+                .exit_code,
+            0);
+  const ProgramResult kwargs = run({"--default-chat-template-kwargs", R"({"tokenize":true})"});
+  EXPECT_EQ(kwargs.exit_code, 1);
+  EXPECT_THAT(kwargs.err, HasSubstr("'tokenize' is not understood"));
+  EXPECT_THAT(run({"/nonexistent"}).err, HasSubstr("no model at '/nonexistent'"));
+}
+
+}  // namespace
+}  // namespace lapidary
