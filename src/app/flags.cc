@@ -9,6 +9,8 @@
 #include <numeric>
 #include <string_view>
 
+#include "io/json.h"
+
 namespace lapidary {
 namespace {
 
@@ -89,8 +91,8 @@ const std::vector<Row>& Table() {
       {"--backend", kBoth, kFixed, 1, {"auto", "cpu"}},
       {"--device", kBoth, kFixed, 1, {"auto", "cpu"}},
       // Drafts.
-      {"--speculative-config", kV, kUnbuilt},
-      {"--speculative-algorithm", kS, kUnbuilt},
+      {"--speculative-config", kV, kIgnore, 1},
+      {"--speculative-algorithm", kS, kIgnore, 1},
       {"--speculative-eagle-topk", kS, kFixed, 1, {"1"}},
       // Media.
       {"--limit-mm-per-prompt", kV, kUnbuilt},
@@ -102,10 +104,7 @@ const std::vector<Row>& Table() {
       // Template, parsers, defaults, order.
       {"--chat-template", kBoth, kUnbuilt},
       {"--chat-template-content-format", kV, kIgnore, 1},
-      {"--scheduling-policy", kV, kFixed, 1, {"fcfs"}},
       {"--schedule-policy", kS, kFixed, 1, {"fcfs"}},
-      {"--enable-priority-scheduling", kS, kUnbuilt},
-      {"--schedule-low-priority-values-first", kS, kUnbuilt},
       // Model, keys, logs.
       {"--revision", kBoth, kUnbuilt},
       {"--tokenizer", kV, kUnbuilt},
@@ -189,6 +188,13 @@ Status TakeRow(const Row& row, const std::string& spelling, bool has_value, std:
                "", ""};
 }
 
+// {"key": value} of a flag's part; what is no JSON is a string.
+std::string PartJson(const std::string& key, const std::string& value) {
+  const Result<json::value> parsed = ParseJson(value, key);
+  return json::serialize(
+      json::object{{key, parsed.ok() ? parsed.value() : json::value(json::string(value))}});
+}
+
 }  // namespace
 
 std::string NearestSpelling(const std::string& given, const std::set<std::string>& known) {
@@ -221,9 +227,19 @@ Result<std::vector<std::string>> PrepareArguments(int argc, char** argv,
       continue;
     }
     // --speculative-config.num_speculative_tokens is a part of --speculative-config.
-    const Row* row = FindRow(spelling.substr(0, spelling.find('.')));
-    if (row == nullptr) return Unknown(spelling, known_flags);
-    const std::string value = has_value ? args[at].substr(equals + 1) : "";
+    const size_t dot = spelling.find('.');
+    const Row* row = FindRow(spelling.substr(0, dot));
+    const bool is_part = dot != std::string::npos && known_flags.contains(spelling.substr(0, dot));
+    if (row == nullptr && !is_part) return Unknown(spelling, known_flags);
+    std::string value = has_value ? args[at].substr(equals + 1) : "";
+    if (is_part) {
+      if (!has_value && at + 1 >= args.size())
+        return Error{fmt::format("{} needs a value", spelling), "", ""};
+      if (!has_value) value = args[++at];
+      kept.push_back(spelling.substr(0, dot));
+      kept.push_back(PartJson(spelling.substr(dot + 1), value));
+      continue;
+    }
     if (Status taken = TakeRow(*row, spelling, has_value, value, args, at, ignored); !taken.ok())
       return taken.error();
   }

@@ -9,7 +9,8 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const std::set<std::string> kKnown = {"--model-path", "--port", "--max-model-len", "--prompt"};
+const std::set<std::string> kKnown = {"--model-path", "--port", "--max-model-len", "--prompt",
+                                      "--config"};
 
 Result<std::vector<std::string>> Prepare(std::vector<std::string> args) {
   args.insert(args.begin(), {"lapidary", "serve"});
@@ -45,8 +46,14 @@ TEST(Flags, RefusesValuesThatAreNotBuilt) {
 
 TEST(Flags, RefusesUnbuiltByName) {
   EXPECT_EQ(ErrorOf({"--quantization", "fp8"}), "--quantization is not built yet");
-  EXPECT_EQ(ErrorOf({"--speculative-config.num_speculative_tokens", "4"}),
-            "--speculative-config.num_speculative_tokens is not built yet");
+}
+
+TEST(Flags, PartsBecomeObjects) {
+  const auto result = Prepare({"--config.method", "mtp", "--config.num_tokens=4"});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_THAT(result.value(), ElementsAre("lapidary", "serve", "--config", R"({"method":"mtp"})",
+                                          "--config", R"({"num_tokens":4})"));
+  EXPECT_EQ(ErrorOf({"--config.method"}), "--config.method needs a value");
 }
 
 TEST(Flags, WhatCannotBeSwitchedOffIsRefused) {

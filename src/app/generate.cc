@@ -22,6 +22,7 @@ struct GenerateFlags {
   std::string prompt, prompt_ids;
   bool chat = false, thinking = false, ignore_eos = false, json_output = false;
   int max_tokens = 128, num_threads = 0, max_model_len = 0;
+  bool debug_kv_bounds = false;
   std::optional<float> temperature;
   std::optional<int64_t> seed;
 };
@@ -148,6 +149,7 @@ int RunGenerate(const GenerateFlags& flags) {
   options.max_running_requests = 1;
   options.num_threads = flags.num_threads;
   options.max_model_len = flags.max_model_len;
+  options.debug_kv_bounds = flags.debug_kv_bounds;
   options = WithModel(options, flags.model, model);
   Engine engine(std::move(model.target), std::move(model.drafter), options);
   const double load_seconds = Since(start);
@@ -193,6 +195,8 @@ std::function<int()> SetUpGenerate(CLI::App& app) {
   AddTokenCount(app, "--max-model-len,--context-length", f->max_model_len,
                 "context (auto: the model's, or what fits)");
   app.add_option("--num-threads", f->num_threads, "0: all cores")->check(CLI::Range(0, 1024));
+  app.add_flag("--debug-kv-bounds", f->debug_kv_bounds,
+               "check every page table entry before each attention");
   app.add_flag("--json", f->json_output, "print one JSON object and nothing else");
   return [f] {
     if (f->prompt.empty() && f->prompt_ids.empty()) {

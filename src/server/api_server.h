@@ -24,6 +24,7 @@ struct ApiOptions {
   std::vector<std::string> served_names = {"pebble"};
   bool serves_any_name = false;
   std::vector<std::string> api_keys;
+  PriorityOrder priority_order = PriorityOrder::kNone;
   std::string version = "0";
 };
 

@@ -2,10 +2,15 @@
 #ifndef LAPIDARY_SERVER_TOKEN_ENGINE_H_
 #define LAPIDARY_SERVER_TOKEN_ENGINE_H_
 
+#include <cstdint>
+
 #include "base/result.h"
 #include "engine/request.h"
 
 namespace lapidary {
+
+// Which requests go first: in order of arrival, or by their field `priority`.
+enum class PriorityOrder : uint8_t { kNone, kLowFirst, kHighFirst };
 
 class TokenEngine {
  public:

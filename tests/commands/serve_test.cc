@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -18,7 +19,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using boost::asio::ip::tcp;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 // A running server on a free port.
 class Server {
@@ -123,6 +126,87 @@ TEST(Serve, DryRunTellsThePlan) {
         "sampling defaults 1 / 0 / 1 ", "seed from 1 ", "thinking on ", "[--max-model-len]",
         "[--kv-cache-memory-bytes]", "[--max-num-seqs]", "[--chunked-prefill-size]"})
     EXPECT_THAT(result.err, HasSubstr(text));
+}
+
+// What the engine does, in the words of whoever starts it.
+TEST(Serve, EngineFlagsOfBothSpellings) {
+  const auto said = [](std::vector<std::string> args) {
+    args.insert(args.begin(), {"serve", "--dry-run"});
+    const ProgramResult result = RunProgram(LAPIDARY_PROGRAM, args);
+    return std::to_string(result.exit_code) + result.err;
+  };
+  const std::string plain = said({});
+  for (const char* text :
+       {"prefix cache on  [--no-enable-prefix-caching]", "overlap on  [--disable-overlap-schedule]",
+        "admission reserve 4096 output  [--admission]", "order fcfs  "})
+    EXPECT_THAT(plain, HasSubstr(text));
+  EXPECT_THAT(plain, Not(HasSubstr("--swa-full-tokens-ratio")));
+  EXPECT_THAT(said({"--disable-radix-cache", "--disable-overlap-schedule"}),
+              AllOf(HasSubstr("prefix cache off"), HasSubstr("overlap off")));
+  EXPECT_THAT(said({"--no-enable-prefix-caching", "--no-async-scheduling", "--debug-kv-bounds"}),
+              AllOf(HasSubstr("prefix cache off"), HasSubstr("overlap off"),
+                    HasSubstr("[--debug-kv-bounds]")));
+  EXPECT_THAT(said({"--enable-prefix-caching", "--async-scheduling", "--admission", "overcommit",
+                    "--reserve-output-tokens", "7"}),
+              AllOf(HasSubstr("prefix cache on"), HasSubstr("admission overcommit")));
+  EXPECT_THAT(said({"--admission", "reserve", "--reserve-output-tokens", "7"}),
+              HasSubstr("admission reserve 7 output"));
+  EXPECT_THAT(said({"--decode-log-interval", "5", "--disable-log-stats"}), HasSubstr("engine  "));
+  for (const std::vector<std::string>& wrong : {std::vector<std::string>{"--admission", "never"},
+                                                {"--swa-full-tokens-ratio", "1.5"},
+                                                {"--decode-log-interval", "0"},
+                                                {"--scheduling-policy", "lpm"},
+                                                {"--draft-position", "x"},
+                                                {"--speculative-algorithm", "EAGLE3"}})
+    EXPECT_THAT(said(wrong), AllOf(testing::StartsWith("2"), HasSubstr(wrong[0])));
+}
+
+TEST(Serve, OrderOfPriorities) {
+  const auto said = [](std::vector<std::string> args) {
+    args.insert(args.begin(), {"serve", "--dry-run"});
+    return RunProgram(LAPIDARY_PROGRAM, args).err;
+  };
+  EXPECT_THAT(said({"--scheduling-policy", "priority"}), HasSubstr("priority, smaller first"));
+  EXPECT_THAT(said({"--enable-priority-scheduling"}), HasSubstr("priority, larger first"));
+  EXPECT_THAT(said({"--enable-priority-scheduling", "--schedule-low-priority-values-first"}),
+              HasSubstr("priority, smaller first"));
+  EXPECT_THAT(said({"--scheduling-policy", "priority", "--priority-order", "high-first"}),
+              HasSubstr("priority, larger first"));
+  EXPECT_THAT(said({"--priority-order", "high-first"}), HasSubstr("needs --scheduling-policy"));
+  EXPECT_THAT(said({"--scheduling-policy", "fcfs", "--enable-priority-scheduling"}),
+              HasSubstr("disagree"));
+  EXPECT_THAT(said({"--enable-priority-scheduling", "--schedule-low-priority-values-first",
+                    "--priority-order", "high-first"}),
+              HasSubstr("disagree"));
+}
+
+// r sliding tokens for each full one: (r / s) / (1 / f + r / s) of the slabs, with f and s the
+// pages a slab holds.
+TEST(Serve, SlidingRatioIsAShareOfSlabs) {
+  const json::value plan = json::parse(RunProgram(LAPIDARY_PROGRAM, {"plan", "--json"}).out);
+  const auto full = plan.at("full_pages_per_slab").to_number<double>();
+  const auto sliding = plan.at("sliding_pages_per_slab").to_number<double>();
+  const double share = 0.5 / sliding / (1 / full + 0.5 / sliding);
+  EXPECT_THAT(
+      RunProgram(LAPIDARY_PROGRAM, {"serve", "--dry-run", "--swa-full-tokens-ratio", "0.5"}).err,
+      HasSubstr(fmt::format("sliding pages keep {:.3f} of the slabs", share)));
+}
+
+TEST(Serve, DraftsOfBothSpellings) {
+  const auto said = [](std::vector<std::string> args) {
+    Server server(std::move(args));
+    return server.program().so_far().err;
+  };
+  EXPECT_THAT(said({}), HasSubstr("drafts a burst: adaptive, up to 4  [--speculative-num-steps]   "
+                                  "position measured  [--draft-position]"));
+  EXPECT_THAT(said({"--speculative-algorithm", "EAGLE", "--speculative-num-steps", "2",
+                    "--speculative-eagle-topk", "1", "--speculative-num-draft-tokens", "3",
+                    "--draft-position", "last-kv"}),
+              HasSubstr("drafts a burst: 2  [--speculative-num-steps]   position last-kv"));
+  EXPECT_THAT(said({"--speculative-config.method", "mtp",
+                    "--speculative-config.num_speculative_tokens", "3"}),
+              HasSubstr("drafts a burst: 3 "));
+  EXPECT_THAT(said({"--no-mtp"}), HasSubstr("draft   off: 0 drafts a burst"));
 }
 
 TEST(Serve, RefusesFlagsByName) {

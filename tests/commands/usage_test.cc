@@ -25,7 +25,7 @@ TEST(Usage, VersionAndHelp) {
     const ProgramResult help = RunProgram(LAPIDARY_PROGRAM, {command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("Example: ")) << command;
-    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 56) << command;
+    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 80) << command;
   }
 }
 

@@ -69,9 +69,13 @@ void ChooseDrafter(const ModelFlags& flags, LoadedModel& model) {
     model.drafter = LoadDrafter(flags, *choice.dir, model.target->config);
   if (choice.dir)
     model.drafter_reason = fmt::format("{}, {}", choice.dir->filename().string(), choice.reason);
-  if (flags.num_drafts() > 0 && model.drafter == nullptr)
+  if (choice.dir) return;
+  if (flags.num_drafts() > 0)
     throw StartupError(fmt::format("--speculative-num-steps {} needs a drafter: {}",
                                    flags.num_drafts(), choice.reason));
+  if (!flags.algorithm.empty() && flags.num_drafts() != 0)
+    throw StartupError(fmt::format("--speculative-algorithm {} needs a drafter: {}",
+                                   flags.algorithm, choice.reason));
 }
 
 }  // namespace
@@ -121,9 +125,25 @@ void AddLoadFlags(CLI::App& app, ModelFlags& flags) {
          "--speculative-num-draft-tokens", [&](int tokens) { AskDrafts(flags, tokens - 1); },
          "the same and one, as SGLang counts")
       ->check(CLI::Range(1, kMaxDrafts + 1));
+  app.add_option_function<std::vector<std::string>>(
+         "--speculative-config",
+         [&](const std::vector<std::string>& texts) {
+           for (const std::string& text : texts) ReadSpeculativeConfig(flags, text);
+         },
+         R"(JSON: {"method": "mtp", "model": DIR, "num_speculative_tokens": 2})")
+      ->allow_extra_args(false);
+  app.add_option("--speculative-algorithm", flags.algorithm,
+                 "NEXTN, EAGLE or FROZEN_KV_MTP: the drafter, which must be there")
+      ->check(CLI::IsMember({"NEXTN", "EAGLE", "FROZEN_KV_MTP"}, CLI::ignore_case));
   app.add_option_function<std::string>(
-      "--speculative-config", [&](const std::string& text) { ReadSpeculativeConfig(flags, text); },
-      R"(JSON: {"method": "mtp", "model": DIR, "num_speculative_tokens": 2})");
+         "--draft-position",
+         [&](const std::string& name) {
+           flags.draft_position = std::nullopt;
+           if (name == "newest") flags.draft_position = DraftPosition::kNewest;
+           if (name == "last-kv") flags.draft_position = DraftPosition::kLastKv;
+         },
+         "of drafts: newest, last-kv, or auto: the better one, measured (auto)")
+      ->check(CLI::IsMember({"auto", "newest", "last-kv"}));
   app.add_flag_callback("--no-mtp", [&] { AskDrafts(flags, 0); }, "no drafts");
   app.add_option("--load-format", flags.load_format, "auto, or dummy: random weights")
       ->check(CLI::IsMember({"auto", "dummy"}));
@@ -163,6 +183,7 @@ EngineOptions WithModel(EngineOptions options, const ModelFlags& flags, const Lo
   options.suppress_ids.assign(model.generation.suppress_ids.begin(),
                               model.generation.suppress_ids.end());
   options.num_draft_tokens = flags.num_drafts();
+  options.draft_position = flags.draft_position;
   return options;
 }
 

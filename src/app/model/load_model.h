@@ -30,6 +30,8 @@ struct ModelFlags {
   std::string model, draft_model, hub_dir, load_format = "auto";
   std::optional<int> asked_drafts;                              // a burst, by whatever spelling
   int num_drafts() const { return asked_drafts.value_or(-1); }  // 0: none; -1: adaptive
+  std::string algorithm;                                        // SGLang's name, if given
+  std::optional<DraftPosition> draft_position;                  // none: measured
   std::filesystem::path HubDir() const;
 };
 void AddModelFlags(CLI::App& app, ModelFlags& flags);  // which folders
@@ -49,7 +51,8 @@ struct LoadedModel {
 LoadedModel LoadModel(const ModelFlags& flags, const LoadOptions& options = {});
 
 // The end ids of generation_config.json, of config.json, and those of <eos>, <turn|> and
-// <|tool_response> by content; the suppressed ids; the drafts a burst.
+// <|tool_response> by content; the suppressed ids; the drafts a
+// burst and their position.
 EngineOptions WithModel(EngineOptions options, const ModelFlags& flags, const LoadedModel& model);
 
 // The tokenizer, for commands that cannot do without one. Throws StartupError.

@@ -91,6 +91,13 @@ void BoundKv(const MemoryFlags& flags, const DeviceMemory& device, const KvFormu
                  "all but 1 GiB  [--gpu-memory-utilization]");
 }
 
+// The slabs' share that holds `ratio` sliding tokens for each full one.
+double SlidingShare(double ratio, const KvLayout& layout) {
+  if (ratio == 0 || layout.sliding_pages_per_slab == 0 || layout.full_pages_per_slab == 0) return 0;
+  const double sliding = ratio / layout.sliding_pages_per_slab;
+  return sliding / (1.0 / layout.full_pages_per_slab + sliding);
+}
+
 int LongestContext(const MemoryPlan& plan, const KvFormula& formula, int limit) {
   int low = 0;
   while (low < limit) {
@@ -165,6 +172,9 @@ void AddMemoryFlags(CLI::App& app, MemoryFlags& flags, EngineOptions& options) {
       ->check(CLI::Range(0.001, 1.0));
   app.add_option("--kv-cache-memory-bytes", flags.kv_bytes, "KV cache, such as 4GiB")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--swa-full-tokens-ratio", flags.swa_ratio,
+                 "sliding tokens a full one: slabs that idle full pages leave free (none)")
+      ->check(CLI::Range(0.001, 1.0));
   AddTokenCount(app, "--max-total-tokens", flags.max_total_tokens, "KV cache in tokens");
   app.add_option("--num-gpu-blocks-override", flags.num_pages, "KV cache in pages of 64 tokens")
       ->check(CLI::Range(1, 1 << 24));
@@ -211,6 +221,7 @@ MemoryPlan PlanMemory(const ModelConfig& config, const MemoryFlags& flags, Engin
   plan.num_slabs = std::min(
       static_cast<int64_t>(plan.kv_bytes / static_cast<uint64_t>(plan.layout.slab_bytes)), most);
   plan.context = LongestContext(plan, formula, wanted);
+  options.sliding_share = SlidingShare(flags.swa_ratio, plan.layout);
   options.kv_bytes = std::max(plan.kv_bytes, uint64_t{1});
   plan.options = std::move(options);
   return plan;

@@ -23,6 +23,7 @@ struct MemoryFlags {
   uint64_t kv_bytes = 0;
   int max_total_tokens = 0;  // of KV, at the context's mix of full and sliding pages
   int num_pages = 0;         // likewise, in pages of 64 tokens
+  double swa_ratio = 0;      // SGLang: sliding tokens a full one; a share of slabs kept for them
   int chunk_tokens = 0, max_batched_tokens = 0, max_prefill_tokens = 0;  // of a step
 };
 // These and those of `options`: context, running requests, queue, chunk.

@@ -91,6 +91,24 @@ SamplingDefaults DefaultsOf(const ServeFlags& flags, const GenerationConfig& gen
   return {generation.temperature, generation.top_k, generation.top_p};
 }
 
+void PrintDrafts(const ModelFlags& flags, const LoadedModel& model) {
+  const int drafts = flags.num_drafts();
+  if (drafts == 0 || model.drafter == nullptr)
+    return fmt::print(stderr, "draft   off: {}\n",
+                      drafts == 0 ? "0 drafts a burst  [--speculative-num-steps]"
+                                  : model.drafter_reason + "  [--draft-model]");
+  const char* const position = !flags.draft_position                            ? "measured"
+                               : flags.draft_position == DraftPosition::kNewest ? "newest"
+                                                                                : "last-kv";
+  fmt::print(
+      stderr,
+      "draft   {}   drafts a burst: {}  [--speculative-num-steps]   position {}  "
+      "[--draft-position]\n",
+      model.drafter_reason,
+      drafts < 0 ? fmt::format("adaptive, up to {}", kDefaultDrafts) : std::to_string(drafts),
+      position);
+}
+
 std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const EngineOptions& options,
                                            ApiServer& server) {
   LoadOptions load;
@@ -100,9 +118,7 @@ std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const Engine
     model.tokenizer = nullptr;
   else
     NeedTokenizer(model);
-  fmt::print(stderr, "draft   {}   drafts a burst: {}  [--speculative-num-steps]\n",
-             model.drafter_reason,
-             flags.model.num_drafts() < 0 ? "adaptive" : std::to_string(flags.model.num_drafts()));
+  PrintDrafts(flags.model, model);
   fmt::print(stderr, "chat    {}\n",
              flags.skip_tokenizer ? "off: --skip-tokenizer-init" : model.chat.reason);
   const auto backend = MakeBackend(model, WithModel(options, flags.model, model));
@@ -141,6 +157,7 @@ MemoryPlan PlanServe(const ServeFlags& flags) {
         "one request of {} tokens does not fit into {} GiB of KV cache ({}); use a shorter "
         "--max-model-len or more memory",
         std::max(flags.engine.max_model_len, 2), GiB(plan.kv_bytes), plan.kv_reason));
+  fmt::print(stderr, "{}\n", EngineLine(flags.run, plan.options));
   PrintReplyPlan(flags, DefaultsOf(flags, OrThrow(ReadGenerationConfig(dir, config.vocab_size))));
   return plan;
 }

@@ -92,6 +92,7 @@ void AddServeFlags(CLI::App& app, ServeFlags& flags) {
   AddLoadFlags(app, flags.model);
   AddApiFlags(app, flags);
   AddMemoryFlags(app, flags.memory, flags.engine);
+  AddEngineFlags(app, flags.run, flags.engine);
   AddReplyFlags(app, flags);
   app.add_flag("--kv-sharing-fast-prefill,!--no-kv-sharing-fast-prefill", flags.engine.fast_prefill,
                "YOCO prefill (on)");
@@ -113,6 +114,8 @@ void ResolveServeFlags(ServeFlags& flags) {
   for (const std::string& key : flags.api.api_keys)
     if (key.empty()) throw StartupError("--api-key must not be empty");
   ReadChatKwargs(flags.chat_kwargs);
+  flags.api.priority_order = OrderOf(flags.run);
+  flags.engine.log_interval = flags.run.logs_steps ? flags.run.log_interval : 0;
 }
 
 RenderOptions ReadChatKwargs(const std::string& text) {

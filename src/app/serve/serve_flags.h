@@ -9,6 +9,7 @@
 
 #include "app/model/load_model.h"
 #include "app/plan/memory_plan.h"
+#include "app/serve/engine_flags.h"
 #include "server/api_server.h"
 
 namespace lapidary {
@@ -19,6 +20,7 @@ struct ServeFlags {
   ApiOptions api;
   std::vector<std::string> api_key_files;
   MemoryFlags memory;
+  EngineFlags run;
   EngineOptions engine;
   std::optional<int64_t> seed;
   std::string generation_config = "auto", sampling_defaults = "model";

@@ -1,0 +1,85 @@
+#include "app/serve/engine_flags.h"
+
+#include <fmt/format.h>
+
+#include "base/result.h"
+
+namespace lapidary {
+namespace {
+
+void AddOrderFlags(CLI::App& app, EngineFlags& flags) {
+  app.add_option("--scheduling-policy", flags.policy, "fcfs, or priority: of the requests (fcfs)")
+      ->check(CLI::IsMember({"fcfs", "priority"}));
+  app.add_flag("--enable-priority-scheduling", flags.enables_priority,
+               "the same as SGLang says it: larger values first");
+  app.add_flag("--schedule-low-priority-values-first", flags.low_values_first,
+               "with it: smaller values first");
+  app.add_option("--priority-order", flags.priority_order, "low-first or high-first")
+      ->check(CLI::IsMember({"low-first", "high-first"}));
+}
+
+const char* NameOf(PriorityOrder order) {
+  switch (order) {
+    case PriorityOrder::kNone:
+      return "fcfs";
+    case PriorityOrder::kLowFirst:
+      return "priority, smaller first";
+    case PriorityOrder::kHighFirst:
+      break;
+  }
+  return "priority, larger first";
+}
+
+}  // namespace
+
+void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
+  AddOrderFlags(app, flags);
+  app.add_flag("--async-scheduling,!--no-async-scheduling,!--disable-overlap-schedule",
+               options.overlap, "plan a step while the one before runs (on)");
+  app.add_option_function<std::string>(
+         "--admission", [&](const std::string& name) { options.overcommit = name == "overcommit"; },
+         "reserve: prompt and output; overcommit: prompts only")
+      ->check(CLI::IsMember({"reserve", "overcommit"}));
+  app.add_flag("--debug-kv-bounds", options.debug_kv_bounds,
+               "check every page table entry before each attention");
+  app.add_option("--decode-log-interval", flags.log_interval, "decode steps a log line")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_flag("!--disable-log-stats", flags.logs_steps, "no log lines of steps");
+}
+
+PriorityOrder OrderOf(const EngineFlags& flags) {
+  const bool is_on = flags.enables_priority || flags.policy == "priority";
+  if (flags.enables_priority && flags.policy == "fcfs")
+    throw StartupError("--scheduling-policy fcfs and --enable-priority-scheduling disagree");
+  if (flags.low_values_first && flags.priority_order == "high-first")
+    throw StartupError(
+        "--priority-order high-first and --schedule-low-priority-values-first disagree");
+  if (!is_on && (flags.low_values_first || flags.priority_order))
+    throw StartupError(
+        "an order of priorities needs --scheduling-policy priority or "
+        "--enable-priority-scheduling");
+  if (!is_on) return PriorityOrder::kNone;
+  const bool low_first = flags.priority_order ? flags.priority_order == "low-first"
+                                              : flags.low_values_first || !flags.enables_priority;
+  return low_first ? PriorityOrder::kLowFirst : PriorityOrder::kHighFirst;
+}
+
+std::string EngineLine(const EngineFlags& flags, const EngineOptions& options) {
+  const std::string reserved =
+      options.overcommit ? std::string("overcommit")
+                         : fmt::format("reserve {} output", options.reserved_output_tokens);
+  std::string line = fmt::format(
+      "engine  prefix cache {}  [--no-enable-prefix-caching]   overlap {}  "
+      "[--disable-overlap-schedule]   admission {}  [--admission]   order {}  "
+      "[--scheduling-policy]",
+      options.prefix_cache ? "on" : "off", options.overlap ? "on" : "off", reserved,
+      NameOf(OrderOf(flags)));
+  if (options.sliding_share > 0)
+    line += fmt::format("   sliding pages keep {:.3f} of the slabs  [--swa-full-tokens-ratio]",
+                        options.sliding_share);
+  if (options.debug_kv_bounds) line += "   page tables checked  [--debug-kv-bounds]";
+  return line;
+}
+
+}  // namespace lapidary
