@@ -3,9 +3,9 @@ BUILD := build
 JOBS  ?= $(shell nproc)
 ARGS  ?=
 CTEST := ctest --output-on-failure -j $(JOBS)
-SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
+SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations fuzz hostile clients bench clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations fuzz hostile clients bench cuda gpu-bundle clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -74,6 +74,16 @@ clients: build    ## the official openai package against the running server
 
 bench: test       ## roofline of the CPU ops
 	@$(BUILD)/bench/ops_bench
+
+cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
+	@if [ -x /usr/local/cuda/bin/nvcc ]; then \
+	  cmake --preset cuda -DLAPIDARY_TESTS=ON > /dev/null && \
+	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver; \
+	else echo "no /usr/local/cuda/bin/nvcc: preset cuda is not compiled"; fi
+
+gpu-bundle: cuda  ## program, op driver and their shared libraries in build/bundle, for a machine with a GPU
+	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver
+	@cp tests/gpu/run.sh build/bundle/
 
 clean:
 	@rm -rf $(BUILD)

@@ -6,6 +6,8 @@ set(LAPIDARY_ROOMS "")
 function(lapidary_sources room out_sources)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/*.cc)
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$")
+  # What needs CUDA's headers is added by cmake/cuda.cmake: cuda.cc, cuda_*.cc and everything below a folder cuda/.
+  list(FILTER sources EXCLUDE REGEX "/cuda[^/]*\\.cc$|/cuda/")
   foreach(source ${sources})
     if(source MATCHES "_avx2\\.cc$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-O3")

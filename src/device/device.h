@@ -1,0 +1,67 @@
+// Device: the memory that tensors lie in and the queue that works on it. One thread uses it at a
+// time. Allocation is for start-up.
+#ifndef LAPIDARY_DEVICE_DEVICE_H_
+#define LAPIDARY_DEVICE_DEVICE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "device/tensor.h"
+
+namespace lapidary {
+
+// Work recorded once and replayed in the same order with the same arguments.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual void Launch() = 0;  // queues all of it
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual const std::string& name() const = 0;
+  // Aligned to 256 bytes. Throws StartupError when the memory cannot be had.
+  virtual void* Allocate(int64_t bytes) = 0;
+  virtual void Free(void* data) = 0;
+
+  // Ordered with the queued work. `from` may be reused when CopyIn returns; CopyOut returns with
+  // the data.
+  virtual void CopyIn(void* to, const void* from, int64_t bytes) = 0;
+  virtual void CopyOut(void* to, const void* from, int64_t bytes) = 0;
+  virtual void Fill(void* to, int byte, int64_t bytes) = 0;
+  virtual void Synchronize() = 0;
+
+  // Queues `work` into a graph instead of running it. It must not allocate, copy out or
+  // synchronise.
+  virtual std::unique_ptr<Graph> Capture(const std::function<void()>& work) = 0;
+  // Milliseconds that the work queued by `work` takes on the device.
+  virtual double Time(const std::function<void()>& work) = 0;
+};
+
+// Memory of a device with an owner.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(Device& device, int64_t bytes)
+      : data_(device.Allocate(bytes), Deleter{&device}), bytes_(bytes) {}
+  void* data() const { return data_.get(); }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Deleter {
+    Device* device;
+    void operator()(void* data) const { device->Free(data); }
+  };
+  std::unique_ptr<void, Deleter> data_{nullptr, Deleter{nullptr}};
+  int64_t bytes_ = 0;
+};
+
+std::unique_ptr<Device> MakeCpuDevice();
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_DEVICE_DEVICE_H_
