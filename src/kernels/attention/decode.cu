@@ -1,0 +1,111 @@
+#include "kernels/attention/decode.h"
+
+#include <algorithm>
+
+#include "kernels/attention/decode.cuh"
+#include "kernels/common/launch.cuh"
+
+namespace lapidary::kernels {
+namespace {
+
+constexpr int kOneTileRows = 16, kTwoTileRows = 32;
+constexpr const char* kName = "DecodeAttention";
+
+int Group(const DecodeAttentionParams& p) { return p.num_heads / p.kv.num_kv_heads; }
+int TileRows(const DecodeAttentionParams& p) {
+  return p.max_sequence_rows * Group(p) <= kOneTileRows ? kOneTileRows : kTwoTileRows;
+}
+int PartialRows(const DecodeAttentionParams& p) {
+  const int rows = p.max_sequence_rows * Group(p);
+  return rows < TileRows(p) ? rows : TileRows(p);
+}
+
+// The longest item, in units: the whole table, or what a window touches.
+int ItemUnits(const DecodeAttentionParams& p) {
+  int pages = p.rows.table_stride;
+  if (p.window > 0) pages = std::min(pages, (p.window + p.max_sequence_rows) / kPageTokens + 2);
+  const int units = (pages - 1) / p.split_pages + 2;
+  if (p.window > 0 || units <= 64) return units;
+  return units <= 256 ? 64 + (units - 64) / 4 + 1 : 112 + (units - 256) / 16 + 1;
+}
+// Units that a block may have to put in scratch: of the item before its run and of the item after
+// it.
+int BlockUnits(const DecodeAttentionParams& p) {
+  const int64_t tiles = (int64_t{p.max_sequence_rows} * Group(p) + TileRows(p) - 1) / TileRows(p);
+  const int64_t units = p.rows.num_rows * tiles * p.kv.num_kv_heads * ItemUnits(p);
+  // A run has equal pages, so it may have more than its share of short units: a whole item at most.
+  return static_cast<int>(std::min<int64_t>(2 * ItemUnits(p), units));
+}
+int64_t UnitFloats(const DecodeAttentionParams& p) {
+  return int64_t{PartialRows(p)} * (p.kv.head_dim + 2);
+}
+
+template <int kHeadDim, int kRowTiles>
+void LaunchFor(const DecodeAttentionParams& p, Stream stream) {
+  using Config = DecodeConfig<kHeadDim, kRowTiles>;
+  Launch(kName, DecodeAttentionKernel<Config>,
+         {static_cast<unsigned>(NumSms()), Config::kThreads, Config::kSharedBytes}, stream, p);
+}
+
+template <int kHeadDim>
+void LaunchFor(const DecodeAttentionParams& p, Stream stream) {
+  if (TileRows(p) == kOneTileRows)
+    LaunchFor<kHeadDim, 1>(p, stream);
+  else
+    LaunchFor<kHeadDim, 2>(p, stream);
+  const int parts = (PartialRows(p) * (kHeadDim / 4) + kCombineThreads - 1) / kCombineThreads;
+  Launch("DecodeCombine", DecodeCombineKernel<kHeadDim>,
+         {dim3(static_cast<unsigned>(NumSms()), static_cast<unsigned>(parts)), kCombineThreads},
+         stream, p);
+}
+
+}  // namespace
+
+TensorMap MakeKvMap(const void* arena, int64_t arena_bytes, int head_dim, int stage_keys) {
+  const auto dim = static_cast<uint64_t>(head_dim);
+  TensorMapSpec spec;
+  spec.base = arena;
+  spec.rank = 3;
+  spec.dims = {64, static_cast<uint64_t>(arena_bytes) / (2 * dim), dim / 64};
+  spec.strides = {2 * dim, 128};
+  spec.box = {64, static_cast<uint32_t>(stage_keys), static_cast<uint32_t>(head_dim / 64)};
+  return MakeTensorMap(spec);
+}
+
+int DecodeStageKeys(const DecodeAttentionParams& p) {
+  const bool one = TileRows(p) == kOneTileRows;
+  if (p.kv.head_dim == 512)
+    return one ? DecodeConfig<512, 1>::kStageKeys : DecodeConfig<512, 2>::kStageKeys;
+  return one ? DecodeConfig<256, 1>::kStageKeys : DecodeConfig<256, 2>::kStageKeys;
+}
+
+int64_t DecodeScratchBytes(const DecodeAttentionParams& p) {
+  return int64_t{NumSms()} *
+         (int64_t{BlockUnits(p)} * UnitFloats(p) * 4 + static_cast<int64_t>(sizeof(DecodeBorder)));
+}
+
+void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream) {
+  DecodeAttentionParams p = params;
+  Require(p.rows.num_rows <= kMaxDecodeSequences, kName, "rows", p.rows.num_rows);
+  Require(p.num_heads % p.kv.num_kv_heads == 0, kName, "query heads", p.num_heads);
+  Require(p.q_stride % 8 == 0 && Aligned16(p.q), kName, "row stride", p.q_stride);
+  Require(p.split_pages > 0, kName, "split pages", p.split_pages);
+  const int64_t row_bytes = 2 * p.kv.head_dim;
+  Require(p.kv.slab_bytes % row_bytes == 0 && p.kv.page_bytes % row_bytes == 0 &&
+              p.kv.offset % row_bytes == 0,
+          kName, "page bytes", p.kv.page_bytes);
+  if (p.rows.num_rows == 0) return;
+  p.partial_rows = PartialRows(p);
+  p.block_units = BlockUnits(p);
+  p.partials = static_cast<float*>(p.scratch);
+  p.borders = reinterpret_cast<DecodeBorder*>(p.partials +
+                                              int64_t{NumSms()} * p.block_units * UnitFloats(p));
+  if (p.kv.head_dim == 256)
+    LaunchFor<256>(p, stream);
+  else if (p.kv.head_dim == 512)
+    LaunchFor<512>(p, stream);
+  else
+    ShapeRefused(kName, "head size", p.kv.head_dim);
+}
+
+}  // namespace lapidary::kernels

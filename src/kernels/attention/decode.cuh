@@ -1,0 +1,585 @@
+// The decode attention kernel. One producer warp keeps a ring of 32 KB stages full by TMA; eight
+// consumer warps take a page of 64 keys at a time: S = Q K^T with eight keys a warp, softmax over
+// the page, O += P V with Dh/8 columns a warp.
+#ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_
+#define LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_
+
+#include <type_traits>
+
+#include "kernels/attention/decode.h"
+#include "kernels/attention/decode_schedule.cuh"
+#include "kernels/common/math.cuh"
+#include "kernels/common/ptx.cuh"
+
+namespace lapidary::kernels {
+
+// Two parts of an item become one: `left` then `right`. Written with fixed roundings, because every
+// place that merges must give the same bits.
+struct MergeScales {
+  float max, left, right;
+};
+__device__ __forceinline__ MergeScales Scales(float left_max, float right_max) {
+  MergeScales scales;
+  scales.max = fmaxf(left_max, right_max);
+  const float base = scales.max == -INFINITY ? 0.0f : scales.max;
+  scales.left = Exp2(left_max - base);
+  scales.right = Exp2(right_max - base);
+  return scales;
+}
+__device__ __forceinline__ float Merged(const MergeScales& scales, float left, float right) {
+  return __fmaf_rn(left, scales.left, __fmul_rn(right, scales.right));
+}
+// A row without keys gives zeros.
+__device__ __forceinline__ float Normaliser(float sum) {
+  return sum > 0 ? 1.0f / sum : (sum == 0 ? 0.0f : sum);
+}
+
+template <typename Config>
+struct DecodeKernel {
+  static constexpr int kRowTiles = Config::kRowTiles, kColumnTiles = Config::kColumnTiles;
+  using Shared = DecodeShared<Config>;
+  using Walk = DecodeWalk<Config>;
+
+  // Rows lane/4 and lane/4 + 8 of each row tile: what a thread of an MMA holds.
+  struct State {
+    float max[kRowTiles][2], sum[kRowTiles][2];
+    float o[kRowTiles][kColumnTiles][4];
+
+    __device__ void Clear() {
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) max[m][i] = -INFINITY, sum[m][i] = 0;
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+          for (int i = 0; i < 4; ++i) o[m][n][i] = 0;
+      }
+    }
+    __device__ void Merge(const State& right) {
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const MergeScales scales = Scales(max[m][i], right.max[m][i]);
+          max[m][i] = scales.max;
+          sum[m][i] = Merged(scales, sum[m][i], right.sum[m][i]);
+#pragma unroll
+          for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+            for (int j = 2 * i; j < 2 * i + 2; ++j)
+              o[m][n][j] = Merged(scales, o[m][n][j], right.o[m][n][j]);
+        }
+    }
+  };
+
+  // An item's state so far, kept in shared memory: a column of floats a thread.
+  struct SharedState {
+    float* o;
+    float max[kRowTiles][2], sum[kRowTiles][2];
+
+    // This becomes itself, then `unit`; with `first`, only `unit`. With `last` the result is in
+    // `unit` too.
+    __device__ void Merge(State& unit, bool first, bool last) {
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const MergeScales scales = Scales(max[m][i], unit.max[m][i]);
+          max[m][i] = first ? unit.max[m][i] : scales.max;
+          sum[m][i] = first ? unit.sum[m][i] : Merged(scales, sum[m][i], unit.sum[m][i]);
+#pragma unroll
+          for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+            for (int j = 2 * i; j < 2 * i + 2; ++j) {
+              float& mine = o[((m * kColumnTiles + n) * 4 + j) * Config::kConsumers];
+              const float value = first ? unit.o[m][n][j] : Merged(scales, mine, unit.o[m][n][j]);
+              if (last)
+                unit.o[m][n][j] = value;
+              else
+                mine = value;
+            }
+          if (last) unit.sum[m][i] = sum[m][i];
+        }
+    }
+  };
+
+  struct Ring {
+    uint32_t stages, full, empty;  // shared addresses
+    int stage = 0;
+    uint32_t phase = 0;
+
+    __device__ uint32_t data() const { return stages + stage * Config::kStageBytes; }
+    __device__ uint32_t full_barrier() const { return full + stage * 8; }
+    __device__ uint32_t empty_barrier() const { return empty + stage * 8; }
+    __device__ void Advance() {
+      if (++stage == Config::kStages) stage = 0, phase ^= 1;
+    }
+  };
+
+  static __device__ void Produce(const DecodeAttentionParams& p, Walk walk, Ring ring) {
+    const int lane = threadIdx.x % 32;
+    const uint64_t policy = kEvictFirst;
+    for (; !walk.Done(); walk.Next()) {
+      const UnitRange range = LoadRange(walk);
+      const int32_t* table =
+          p.rows.page_table + int64_t{p.rows.slots[walk.s.first_row]} * p.rows.table_stride;
+      for (int base = range.first_page; base <= range.last_page; base += 32) {
+        const int my_page = base + lane <= range.last_page ? table[base + lane] : 0;
+        for (int i = 0; i < 32 && base + i <= range.last_page; ++i) {
+          const int page = __shfl_sync(kFullWarp, my_page, i);
+          const int64_t bytes = int64_t{page / p.kv.pages_per_slab} * p.kv.slab_bytes +
+                                int64_t{page % p.kv.pages_per_slab} * p.kv.page_bytes + p.kv.offset;
+          int row =
+              static_cast<int>(bytes / (2 * Config::kHeadDim)) + walk.kv_head() * 2 * kPageTokens;
+          // K, then V right behind it.
+          for (int part = 0; part < 2 * Config::kTileStages; ++part, row += Config::kStageKeys) {
+            MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
+            if (lane == 0) {
+              MbarrierArriveExpect(ring.full_barrier(), Config::kStageBytes);
+              TmaLoad3d(ring.data(), &p.kv_map, 0, row, 0, ring.full_barrier(), policy);
+            }
+            __syncwarp();
+            ring.Advance();
+          }
+        }
+      }
+    }
+  }
+
+  static __device__ void ConsumerBarrier() { NamedBarrier(1, Config::kConsumers); }
+
+  // Packed row r of a tile is query row r / group, head r % group of the KV head.
+  static __device__ void LoadQ(const DecodeAttentionParams& p, const Walk& walk,
+                               uint32_t q_shared) {
+    constexpr int kChunks = Config::kHeadDim / 8;
+    const int group = p.num_heads / p.kv.num_kv_heads;
+    for (int i = static_cast<int>(threadIdx.x); i < Config::kRows * kChunks;
+         i += Config::kConsumers) {
+      const int r = i / kChunks, chunk = i % kChunks;
+      const int packed = walk.tile() * Config::kRows + r, row = packed / group;
+      uint4 v = make_uint4(0, 0, 0, 0);
+      if (row < walk.s.num_rows)
+        v = *reinterpret_cast<const uint4*>(
+            p.q + int64_t{walk.s.first_row + row} * p.q_stride +
+            int64_t{walk.kv_head() * group + packed % group} * Config::kHeadDim + chunk * 8);
+      const uint32_t address =
+          q_shared + (chunk / 8) * (Config::kRows * 128) + Swizzle128(r, chunk % 8);
+      asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),
+                   "r"(v.z), "r"(v.w)
+                   : "memory");
+    }
+  }
+
+  // Offset of 16 bytes in a stage: [column block of 64][key][64 columns].
+  static __device__ uint32_t StageOffset(int key, int chunk) {
+    return static_cast<uint32_t>(chunk / 8 * (Config::kStageKeys * 128)) +
+           Swizzle128(key, chunk % 8);
+  }
+
+  // Scores of this warp's eight keys, in units of log2.
+  static __device__ void Scores(float (&s)[kRowTiles][4], uint32_t q_shared, uint32_t keys,
+                                int warp) {
+    const int lane = threadIdx.x % 32;
+    const int key = warp * 8 % Config::kStageKeys + lane % 8;
+    const int q_row = lane % 16, q_chunk = lane / 16;
+    float sums[kRowTiles][2][4] = {};  // two chains, because an MMA waits for the one before it
+#pragma unroll
+    for (int block = 0; block < Config::kHeadDim / 32; ++block) {
+      uint32_t k[4];
+      LoadMatrix4(k, keys + StageOffset(key, block * 4 + lane / 8));
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int chunk = block * 4 + half * 2 + q_chunk;
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+          uint32_t q[4];
+          LoadMatrix4(q, q_shared + chunk / 8 * (Config::kRows * 128) +
+                             Swizzle128(m * 16 + q_row, chunk % 8));
+          Mma16816(sums[m][half], q, k[2 * half], k[2 * half + 1]);
+        }
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) s[m][i] = (sums[m][0][i] + sums[m][1][i]) * kLog2E;
+  }
+
+  static __device__ void ReleaseStage(Ring& ring) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) MbarrierArrive(ring.empty_barrier());
+    ring.Advance();
+  }
+
+  // O += P V for this warp's columns; gives the stages back.
+  static __device__ void AddValues(State& state, uint32_t p_shared, Ring& ring, int warp) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int step = 0; step < kPageTokens / 16; ++step) {
+      if (step * 16 % Config::kStageKeys == 0 && step > 0) ReleaseStage(ring);
+      uint32_t weights[kRowTiles][4];
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+        LoadMatrix4(weights[m], p_shared + Swizzle128(m * 16 + lane % 16, step * 2 + lane / 16));
+      const int key = step * 16 % Config::kStageKeys + lane % 16;
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; n += 2) {
+        uint32_t v[4];
+        LoadMatrix4Transposed(v,
+                              ring.data() + StageOffset(key, warp * kColumnTiles + n + lane / 16));
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+          Mma16816(state.o[m][n], weights[m], v[0], v[1]);
+          Mma16816(state.o[m][n + 1], weights[m], v[2], v[3]);
+        }
+      }
+    }
+    ReleaseStage(ring);
+  }
+
+  // Rows of V outside [begin, end) of the page are zeroed: they may hold anything, and 0 * NaN is
+  // NaN.
+  static __device__ void ZeroValues(Ring ring, int begin, int end) {
+    constexpr int kChunks = Config::kHeadDim / 8;
+    for (int part = 0; part < Config::kTileStages; ++part) {
+      for (int i = static_cast<int>(threadIdx.x); i < Config::kStageKeys * kChunks;
+           i += Config::kConsumers) {
+        const int key = i / kChunks, in_page = part * Config::kStageKeys + key;
+        if (in_page >= begin && in_page < end) continue;
+        asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(ring.data() +
+                                                                   StageOffset(key, i % kChunks)),
+                     "r"(0)
+                     : "memory");
+      }
+      ring.Advance();
+    }
+    FenceProxyAsync();  // before the stage goes back to TMA
+  }
+
+  static __device__ void ReleaseTile(Ring& ring) {
+    for (int part = 0; part < Config::kTileStages; ++part) ReleaseStage(ring);
+  }
+  static __device__ void WaitTile(Ring ring) {
+    for (int part = 0; part < Config::kTileStages; ++part) {
+      MbarrierWait(ring.full_barrier(), ring.phase);
+      ring.Advance();
+    }
+  }
+
+  // Softmax of one page: state.max, state.sum and state.o move to the new maximum, P goes to shared
+  // memory. state.sum is this thread's share of the row. Between its two barriers lies all that the
+  // warps exchange.
+  static __device__ void Softmax(State& state, const float (&s)[kRowTiles][4], Shared& shared,
+                                 uint32_t p_shared, int warp) {
+    const int lane = threadIdx.x % 32, row = lane / 4;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float largest = fmaxf(s[m][2 * i], s[m][2 * i + 1]);
+        largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
+        if (lane % 4 == 0) shared.max[warp][m * 16 + i * 8 + row] = largest;
+      }
+    ConsumerBarrier();
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int r = m * 16 + i * 8 + row;
+        float largest = state.max[m][i];
+#pragma unroll
+        for (int w = 0; w < Config::kConsumerWarps; ++w) largest = fmaxf(largest, shared.max[w][r]);
+        const float base = largest == -INFINITY ? 0.0f : largest;
+        const float scale = Exp2(state.max[m][i] - base);
+        state.max[m][i] = largest;
+        const uint32_t pair = PackBf16(Exp2(s[m][2 * i] - base), Exp2(s[m][2 * i + 1] - base));
+        // The sum is of the rounded weights, so that rounding one key's weight does not make all of
+        // them add up to more or less than 1.
+        state.sum[m][i] = state.sum[m][i] * scale + (LowHalf(pair) + HighHalf(pair));
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n)
+          state.o[m][n][2 * i] *= scale, state.o[m][n][2 * i + 1] *= scale;
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(p_shared + Swizzle128(r, warp) + lane % 4 * 4),
+                     "r"(pair)
+                     : "memory");
+      }
+  }
+
+  // state.sum from a thread's share to the row's sum, in one order.
+  static __device__ void SumRows(State& state, Shared& shared, int warp) {
+    const int lane = threadIdx.x % 32, row = lane / 4;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float sum = state.sum[m][i];
+        sum += __shfl_xor_sync(kFullWarp, sum, 1);
+        sum += __shfl_xor_sync(kFullWarp, sum, 2);
+        if (lane % 4 == 0) shared.sum[warp][m * 16 + i * 8 + row] = sum;
+      }
+    ConsumerBarrier();
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float sum = 0;
+#pragma unroll
+        for (int w = 0; w < Config::kConsumerWarps; ++w) sum += shared.sum[w][m * 16 + i * 8 + row];
+        state.sum[m][i] = sum;
+      }
+    ConsumerBarrier();  // a unit without pages would overwrite what others still read
+  }
+
+  struct RowRange {
+    int begin[kRowTiles][2], end[kRowTiles][2];
+  };
+  static __device__ RowRange LoadRows(const DecodeAttentionParams& p, const Walk& walk) {
+    RowRange range;
+    const int group = p.num_heads / p.kv.num_kv_heads;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = (walk.tile() * Config::kRows + m * 16 + i * 8 +
+                         static_cast<int>(threadIdx.x) % 32 / 4) /
+                        group;
+        range.end[m][i] = row < walk.s.num_rows ? p.rows.key_ends[walk.s.first_row + row] : 0;
+        range.begin[m][i] = KeyBegin(range.end[m][i], p.window);
+      }
+    return range;
+  }
+
+  static __device__ void RunUnit(const DecodeAttentionParams& p, const Walk& walk, State& state,
+                                 Ring& ring, Shared& shared, uint32_t q_shared, uint32_t p_shared) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const UnitRange range = LoadRange(walk);
+    const RowRange rows = LoadRows(p, walk);
+    state.Clear();
+    for (int page = range.first_page; page <= range.last_page; ++page) {
+      float s[kRowTiles][4];
+      WaitTile(ring);
+      Ring keys = ring;
+      for (int part = 0; part < warp * 8 / Config::kStageKeys; ++part) keys.Advance();
+      Scores(s, q_shared, keys.data(), warp);
+      ReleaseTile(ring);
+      const int position = page * kPageTokens + warp * 8 + lane % 4 * 2;
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int key = position + i % 2;
+          if (key < rows.begin[m][i / 2] || key >= rows.end[m][i / 2]) s[m][i] = -INFINITY;
+        }
+      Softmax(state, s, shared, p_shared, warp);
+      WaitTile(ring);
+      const int begin = range.key_begin - page * kPageTokens,
+                end = range.key_end - page * kPageTokens;
+      if (begin > 0 || end < kPageTokens) ZeroValues(ring, begin, end);
+      ConsumerBarrier();
+      AddValues(state, p_shared, ring, warp);
+    }
+    SumRows(state, shared, warp);
+  }
+
+  // Calls body(m, i, n, float2& o) for each pair of neighbouring columns of valid rows, after
+  // pointing at (row, column).
+  template <typename Body>
+  static __device__ void ForEachPair(State& state, int num_rows, Body body) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int r = m * 16 + i * 8 + lane / 4;
+        if (r >= num_rows) continue;
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n)
+          body(r, warp * Config::kColumns + n * 8 + lane % 4 * 2, state.sum[m][i],
+               state.o[m][n][2 * i], state.o[m][n][2 * i + 1]);
+      }
+  }
+
+  static __device__ int TileRows(const DecodeAttentionParams& p, const Walk& walk) {
+    const int group = p.num_heads / p.kv.num_kv_heads;
+    return min(Config::kRows, walk.s.num_rows * group - walk.tile() * Config::kRows);
+  }
+
+  static __device__ void WriteOut(const DecodeAttentionParams& p, const Walk& walk, State& state) {
+    const int group = p.num_heads / p.kv.num_kv_heads;
+    ForEachPair(state, TileRows(p, walk), [&](int r, int column, float sum, float low, float high) {
+      const int packed = walk.tile() * Config::kRows + r;
+      Bf16* out = p.out + int64_t{walk.s.first_row + packed / group} * p.out_stride +
+                  int64_t{walk.kv_head() * group + packed % group} * Config::kHeadDim + column;
+      const float factor = Normaliser(sum);
+      *reinterpret_cast<uint32_t*>(out) = PackBf16(low * factor, high * factor);
+    });
+  }
+
+  // A unit in scratch: O [partial_rows,Dh], then (max, sum) [partial_rows].
+  static __device__ void WritePartial(const DecodeAttentionParams& p, const Walk& walk, int unit,
+                                      State& state) {
+    if (unit >= p.block_units) __trap();  // the scratch was sized for less
+    float* o = p.partials + (int64_t{blockIdx.x} * p.block_units + unit) * p.partial_rows *
+                                (Config::kHeadDim + 2);
+    float* max_sum = o + p.partial_rows * Config::kHeadDim;
+    const int num_rows = TileRows(p, walk), lane = threadIdx.x % 32;
+    ForEachPair(state, num_rows, [&](int r, int column, float, float low, float high) {
+      *reinterpret_cast<float2*>(o + r * Config::kHeadDim + column) = make_float2(low, high);
+    });
+    if (threadIdx.x < 32 && lane % 4 == 0) {
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int r = m * 16 + i * 8 + lane / 4;
+          if (r < num_rows)
+            *reinterpret_cast<float2*>(max_sum + 2 * r) =
+                make_float2(state.max[m][i], state.sum[m][i]);
+        }
+    }
+  }
+
+  static __device__ DecodeBorder TailBorder(const DecodeAttentionParams& p, const Walk& walk) {
+    DecodeBorder border;
+    border.tail_splits = walk.s.num_splits;
+    border.first_row = walk.s.first_row;
+    border.first_packed = walk.tile() * Config::kRows;
+    border.num_packed = TileRows(p, walk);
+    border.kv_head = walk.kv_head();
+    return border;
+  }
+
+  static __device__ void Consume(const DecodeAttentionParams& p, Walk walk, Ring ring,
+                                 Shared& shared, float* merged_o, uint32_t q_shared,
+                                 uint32_t p_shared) {
+    int loaded_sequence = -1, loaded_item = -1, num_written = 0, head_units = 0;
+    DecodeBorder border;
+    State unit;
+    std::conditional_t<Config::kMergesInRegisters, State, SharedState> merged;
+    if constexpr (!Config::kMergesInRegisters) merged.o = merged_o + threadIdx.x;
+    while (!walk.Done()) {
+      if (walk.sequence != loaded_sequence || walk.item != loaded_item) {
+        ConsumerBarrier();  // the previous item's Q is still being read
+        LoadQ(p, walk, q_shared);
+        ConsumerBarrier();
+        loaded_sequence = walk.sequence, loaded_item = walk.item;
+      }
+      RunUnit(p, walk, unit, ring, shared, q_shared, p_shared);
+      const bool first = walk.split == 0, last = walk.split + 1 == walk.s.num_splits;
+      if (!walk.OwnsItem()) {
+        if (first) border = TailBorder(p, walk), head_units = num_written;
+        WritePartial(p, walk, num_written++, unit);
+      } else if (Config::kMergesInRegisters || (first && last)) {
+        if constexpr (Config::kMergesInRegisters) {
+          if (first)
+            merged = unit;
+          else
+            merged.Merge(unit);
+          if (last) WriteOut(p, walk, merged);
+        } else {
+          WriteOut(p, walk, unit);
+        }
+      } else if constexpr (!Config::kMergesInRegisters) {
+        merged.Merge(unit, first, last);
+        if (last) WriteOut(p, walk, unit);
+      }
+      walk.Next();
+    }
+    if (threadIdx.x != 0) return;
+    border.head_units = border.tail_splits > 0 ? head_units : num_written;
+    border.tail_units = num_written - border.head_units;
+    p.borders[blockIdx.x] = border;
+  }
+};
+
+// Merges the items that lie in several blocks: block x takes the item that leaves block x of the
+// kernel before, block y a part of its columns.
+constexpr int kCombineThreads = 128;
+template <int kHeadDim>
+__global__ void __launch_bounds__(kCombineThreads)
+    DecodeCombineKernel(const __grid_constant__ DecodeAttentionParams p) {
+  constexpr int kAhead = 8, kVectors = kHeadDim / 4;
+  GridDependencyLaunch();
+  GridDependencyWait();
+  int block = static_cast<int>(blockIdx.x);
+  const DecodeBorder border = p.borders[block];
+  const int index = static_cast<int>(blockIdx.y * kCombineThreads + threadIdx.x);
+  const int r = index / kVectors, column = index % kVectors * 4;
+  if (border.tail_splits == 0 || r >= border.num_packed) return;
+  const int64_t unit_floats = int64_t{p.partial_rows} * (kHeadDim + 2);
+  int unit = border.head_units,
+      left = border.tail_units;  // the next unit, and how many the block still has
+  float4 o[kAhead];
+  float2 max_sum[kAhead];
+  float4 merged = make_float4(0, 0, 0, 0);
+  float max = -INFINITY, sum = 0;
+  for (int split = 0; split < border.tail_splits; split += kAhead) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (split + i >= border.tail_splits) break;
+      while (left == 0) left = p.borders[++block].head_units, unit = 0;
+      const float* from = p.partials + (int64_t{block} * p.block_units + unit) * unit_floats;
+      o[i] = *reinterpret_cast<const float4*>(from + r * kHeadDim + column);
+      max_sum[i] = *reinterpret_cast<const float2*>(from + p.partial_rows * kHeadDim + 2 * r);
+      ++unit, --left;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (split + i >= border.tail_splits) break;
+      if (split + i == 0) {
+        merged = o[i], max = max_sum[i].x, sum = max_sum[i].y;
+        continue;
+      }
+      const MergeScales scales = Scales(max, max_sum[i].x);
+      max = scales.max;
+      sum = Merged(scales, sum, max_sum[i].y);
+      merged = make_float4(Merged(scales, merged.x, o[i].x), Merged(scales, merged.y, o[i].y),
+                           Merged(scales, merged.z, o[i].z), Merged(scales, merged.w, o[i].w));
+    }
+  }
+  const float factor = Normaliser(sum);
+  const int group = p.num_heads / p.kv.num_kv_heads, packed = border.first_packed + r;
+  Bf16* out = p.out + int64_t{border.first_row + packed / group} * p.out_stride +
+              int64_t{border.kv_head * group + packed % group} * kHeadDim + column;
+  *reinterpret_cast<uint2*>(out) = make_uint2(PackBf16(merged.x * factor, merged.y * factor),
+                                              PackBf16(merged.z * factor, merged.w * factor));
+}
+
+template <typename Config>
+__global__ void __launch_bounds__(Config::kThreads, 1)
+    DecodeAttentionKernel(const __grid_constant__ DecodeAttentionParams p) {
+  extern __shared__ char dynamic_shared[];
+  using Kernel = DecodeKernel<Config>;
+  const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
+  char* aligned = dynamic_shared + (base - SharedAddress(dynamic_shared));
+  auto& shared = *reinterpret_cast<DecodeShared<Config>*>(aligned + Config::kSmall);
+  typename Kernel::Ring ring{base, SharedAddress(shared.full), SharedAddress(shared.empty)};
+  static_assert(sizeof(DecodeShared<Config>) <= Config::kSmallBytes, "shared memory plan");
+  if (threadIdx.x == 0) {
+    PrefetchTensorMap(&p.kv_map);
+    for (int i = 0; i < Config::kStages; ++i) {
+      MbarrierInit(ring.full + i * 8, 1);
+      MbarrierInit(ring.empty + i * 8, Config::kConsumerWarps);
+    }
+    MbarrierInitFence();
+  }
+  GridDependencyLaunch();
+  GridDependencyWait();
+  ScanSequences<Config>(p, shared);
+  if (threadIdx.x >= Config::kConsumers) {
+    SetMaxRegistersDown<Config::kProducerRegisters>();
+    if (threadIdx.x < Config::kConsumers + 32)
+      Kernel::Produce(p, DecodeWalk<Config>(p, shared), ring);
+  } else {
+    SetMaxRegistersUp<Config::kConsumerRegisters>();
+    Kernel::Consume(p, DecodeWalk<Config>(p, shared), ring, shared,
+                    reinterpret_cast<float*>(aligned + Config::kMerged), base + Config::kQ,
+                    base + Config::kP);
+  }
+}
+
+}  // namespace lapidary::kernels
+
+#endif  // LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_

@@ -1,0 +1,254 @@
+// How decode attention is cut: the tiles of a configuration, the units of a step, and the run of
+// them that a block takes. Everything follows from the rows' slots and key ends, read by each block
+// on its own.
+#ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_SCHEDULE_CUH_
+#define LAPIDARY_KERNELS_ATTENTION_DECODE_SCHEDULE_CUH_
+
+#include "kernels/attention/decode.h"
+#include "kernels/common/math.cuh"
+
+namespace lapidary::kernels {
+
+template <int kHeadDim_, int kRowTiles_>
+struct DecodeConfig {
+  static constexpr int kHeadDim = kHeadDim_;
+  static constexpr int kRowTiles = kRowTiles_;  // of 16 rows, the M of an MMA
+  static constexpr int kRows = 16 * kRowTiles;  // packed rows (query row, head) of an item
+  static constexpr int kConsumerWarps = 8;      // eight keys of a page each
+  static constexpr int kConsumers = kConsumerWarps * 32;
+  static constexpr int kThreads =
+      kConsumers + 128;  // and the producer's warpgroup, of which one warp works
+  static constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
+  // Small where the ring is small: a stage is free again as soon as its keys are used.
+  static constexpr int kStageBytes = kHeadDim == 512 && kRowTiles == 2 ? 16384 : 32768;
+  static constexpr int kStageKeys = kStageBytes / (2 * kHeadDim);
+  static constexpr int kTileStages = kPageTokens / kStageKeys;  // of a page's K or V
+  static constexpr int kColumns = kHeadDim / kConsumerWarps;    // of O, a warp
+  static constexpr int kColumnTiles = kColumns / 8;             // the N of an MMA
+  // What an item has gathered so far stays in registers beside the unit at work, or, where two do
+  // not fit, in shared memory.
+  static constexpr bool kMergesInRegisters = kRowTiles * kColumnTiles <= 8;
+
+  // Shared memory, from a 1024-byte border: the ring, Q in blocks of 64 columns, P, then small
+  // things.
+  static constexpr int kQBytes = kRows * kHeadDim * 2;
+  static constexpr int kPBytes = kRows * 128;
+  static constexpr int kMergedBytes = kMergesInRegisters ? 0 : kRows * kHeadDim * 4;
+  static constexpr int kSmallBytes =
+      2 * kConsumerWarps * kRows * 4 + 2 * 4 * (kMaxDecodeSequences + 1) + 384;
+  static constexpr int kStages =
+      (232448 - 1024 - kQBytes - kPBytes - kMergedBytes - kSmallBytes) / kStageBytes;
+  static constexpr int kQ = kStages * kStageBytes, kP = kQ + kQBytes, kMerged = kP + kPBytes;
+  static constexpr int kSmall = kMerged + kMergedBytes;
+  static constexpr int kSharedBytes = kSmall + kSmallBytes + 1024;
+  static_assert(kStages > kTileStages, "the ring must hold a tile and the next stage");
+  static_assert(kConsumers * kConsumerRegisters + 128 * kProducerRegisters <= kThreads * 168,
+                "setmaxnreg shares out what the launch allocated");
+  static_assert(kColumns % 16 == 0, "V is loaded 16 columns at a time");
+  static_assert(kSharedBytes <= 232448, "shared memory of a block on sm_90");
+};
+
+// What lies behind kSmall.
+template <typename Config>
+struct DecodeShared {
+  float max[Config::kConsumerWarps][Config::kRows];
+  float sum[Config::kConsumerWarps][Config::kRows];
+  int page_base[kMaxDecodeSequences + 1];  // first page of each sequence in the order of the work
+  int row_start[kMaxDecodeSequences + 1];
+  unsigned long long full[16], empty[16];  // mbarriers of the ring
+  int num_sequences;
+  int scan[Config::kConsumerWarps];
+};
+
+// One sequence as the schedule sees it.
+struct DecodeItem {
+  int first_row, num_rows, tiles;
+  int first_page, last_page, first_split, num_splits;
+
+  __device__ int pages() const { return max(last_page - first_page + 1, 1); }
+};
+
+__device__ __forceinline__ int KeyBegin(int end, int window) {
+  return window > 0 ? max(end - window, 0) : 0;
+}
+
+// Units are split_pages long; in full layers four and sixteen times that from the 64th and the
+// 112th unit on, which bounds the units of a long context and still depends on nothing but the
+// page.
+__device__ __forceinline__ int SplitOf(const DecodeAttentionParams& p, int page) {
+  const int unit = page / p.split_pages;
+  if (p.window > 0 || unit < 64) return unit;
+  return unit < 256 ? 64 + (unit - 64) / 4 : 112 + (unit - 256) / 16;
+}
+__device__ __forceinline__ int SplitPage(const DecodeAttentionParams& p, int split) {
+  if (p.window > 0 || split <= 64) return split * p.split_pages;
+  return (split <= 112 ? 64 + (split - 64) * 4 : 256 + (split - 112) * 16) * p.split_pages;
+}
+
+template <typename Config>
+__device__ __forceinline__ DecodeItem LoadSequence(const DecodeAttentionParams& p,
+                                                   const DecodeShared<Config>& shared,
+                                                   int sequence) {
+  DecodeItem item;
+  item.first_row = shared.row_start[sequence];
+  item.num_rows = shared.row_start[sequence + 1] - item.first_row;
+  const int group = p.num_heads / p.kv.num_kv_heads;
+  item.tiles = (item.num_rows * group + Config::kRows - 1) / Config::kRows;
+  int end = 0, begin = 0x7fffffff;
+  for (int i = 0; i < item.num_rows; ++i) {
+    const int row_end = p.rows.key_ends[item.first_row + i];
+    if (row_end <= 0) continue;  // a masked row
+    end = max(end, row_end);
+    begin = min(begin, KeyBegin(row_end, p.window));
+  }
+  item.first_page = end > 0 ? begin / kPageTokens : 0;
+  item.last_page = end > 0 ? (end - 1) / kPageTokens : -1;
+  item.first_split = SplitOf(p, item.first_page);
+  item.num_splits = end > 0 ? SplitOf(p, item.last_page) - item.first_split + 1 : 1;
+  return item;
+}
+
+// Walks the units of a run; producer and consumers each have one and see the same units.
+template <typename Config>
+struct DecodeWalk {
+  const DecodeAttentionParams& p;
+  const DecodeShared<Config>& shared;
+  int run_begin, run_end;  // in pages of the order of the work
+  int sequence = 0, item = 0,
+      split = 0;  // item: kv_head * tiles + tile; split counts from the item's first
+  DecodeItem s;
+
+  __device__ DecodeWalk(const DecodeAttentionParams& params, const DecodeShared<Config>& from)
+      : p(params), shared(from) {
+    const long long total = shared.page_base[shared.num_sequences];
+    run_begin = static_cast<int>(total * blockIdx.x / gridDim.x);
+    run_end = static_cast<int>(total * (blockIdx.x + 1) / gridDim.x);
+    // The last sequence whose pages begin at or before the run.
+    int low = 0, high = shared.num_sequences;
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      if (shared.page_base[middle] <= run_begin)
+        low = middle;
+      else
+        high = middle;
+    }
+    sequence = low;
+    s = LoadSequence<Config>(p, shared, sequence);
+    item = (run_begin - shared.page_base[sequence]) / s.pages();
+    split = 0;
+    while (!Done() && UnitOffset(split) < run_begin) Next();
+  }
+  __device__ int ItemOffset() const { return shared.page_base[sequence] + item * s.pages(); }
+  __device__ int UnitOffset(int of_split) const {
+    return ItemOffset() + max(0, SplitPage(p, s.first_split + of_split) - s.first_page);
+  }
+  __device__ bool Done() const {
+    return sequence >= shared.num_sequences || UnitOffset(split) >= run_end;
+  }
+  __device__ void Next() {
+    if (++split < s.num_splits) return;
+    split = 0;
+    if (++item < s.tiles * p.kv.num_kv_heads) return;
+    item = 0;
+    do {
+      if (++sequence >= shared.num_sequences) return;
+    } while (shared.page_base[sequence + 1] == shared.page_base[sequence]);
+    s = LoadSequence<Config>(p, shared, sequence);
+  }
+  __device__ int kv_head() const { return item / s.tiles; }
+  __device__ int tile() const { return item % s.tiles; }
+  // All units of the item are in this run.
+  __device__ bool OwnsItem() const {
+    return ItemOffset() >= run_begin && UnitOffset(s.num_splits - 1) < run_end;
+  }
+};
+
+// Pages that the rows of a tile see in a unit, and the visible keys of the tile. A warp calls
+// together.
+struct UnitRange {
+  int first_page, last_page;  // empty if last < first
+  int key_begin, key_end;
+};
+template <typename Config>
+__device__ __forceinline__ UnitRange LoadRange(const DecodeWalk<Config>& walk) {
+  const DecodeAttentionParams& p = walk.p;
+  const int group = p.num_heads / p.kv.num_kv_heads, lane = threadIdx.x % 32;
+  const int first = walk.tile() * Config::kRows / group;
+  const int last =
+      min((walk.tile() * Config::kRows + Config::kRows - 1) / group, walk.s.num_rows - 1);
+  const int end = first + lane <= last ? p.rows.key_ends[walk.s.first_row + first + lane] : 0;
+  const int begin = end > 0 ? KeyBegin(end, p.window) : 0x7fffffff;
+  UnitRange range;
+  range.key_end = __reduce_max_sync(kFullWarp, end);
+  range.key_begin = __reduce_min_sync(kFullWarp, begin);
+  const int split = walk.s.first_split + walk.split;
+  range.first_page = max(SplitPage(p, split), range.key_begin / kPageTokens);
+  range.last_page =
+      min(SplitPage(p, split + 1), (range.key_end + kPageTokens - 1) / kPageTokens) - 1;
+  if (range.key_end == 0) range.last_page = range.first_page - 1;
+  return range;
+}
+
+// Inclusive sum over the consumers; everybody calls, the producer's warps with 0. `total` is the
+// sum of all.
+template <typename Config>
+__device__ int ScanConsumers(int value, DecodeShared<Config>& shared, int& total) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const int below = __shfl_up_sync(kFullWarp, value, offset);
+    if (lane >= offset) value += below;
+  }
+  if (lane == 31 && warp < Config::kConsumerWarps) shared.scan[warp] = value;
+  __syncthreads();
+  total = 0;
+#pragma unroll
+  for (int w = 0; w < Config::kConsumerWarps; ++w) {
+    if (w < warp) value += shared.scan[w];
+    total += shared.scan[w];
+  }
+  __syncthreads();
+  return value;
+}
+
+// Where each sequence's rows begin, and its pages in the order of the work.
+template <typename Config>
+__device__ void ScanSequences(const DecodeAttentionParams& p, DecodeShared<Config>& shared) {
+  const int thread = static_cast<int>(threadIdx.x);
+  int num_sequences = 0;
+  for (int base = 0; base < p.rows.num_rows; base += Config::kConsumers) {
+    const int row = base + thread;
+    const bool starts = thread < Config::kConsumers && row < p.rows.num_rows &&
+                        (row == 0 || p.rows.slots[row] != p.rows.slots[row - 1]);
+    int total;
+    const int index = num_sequences + ScanConsumers<Config>(starts ? 1 : 0, shared, total);
+    if (starts && index <= kMaxDecodeSequences) shared.row_start[index - 1] = row;
+    num_sequences += total;
+  }
+  num_sequences = min(num_sequences, kMaxDecodeSequences);
+  if (thread == 0) {
+    shared.num_sequences = num_sequences;
+    shared.row_start[num_sequences] = p.rows.num_rows;
+    shared.page_base[0] = 0;
+  }
+  __syncthreads();
+  int carry = 0;
+  for (int base = 0; base < num_sequences; base += Config::kConsumers) {
+    const int sequence = base + thread;
+    int pages = 0;
+    if (thread < Config::kConsumers && sequence < num_sequences) {
+      const DecodeItem s = LoadSequence<Config>(p, shared, sequence);
+      pages = s.tiles * p.kv.num_kv_heads * s.pages();
+    }
+    int total;
+    const int below = ScanConsumers<Config>(pages, shared, total);
+    if (thread < Config::kConsumers && sequence < num_sequences)
+      shared.page_base[sequence + 1] = carry + below;
+    carry += total;
+  }
+  __syncthreads();
+}
+
+}  // namespace lapidary::kernels
+
+#endif  // LAPIDARY_KERNELS_ATTENTION_DECODE_SCHEDULE_CUH_

@@ -1,0 +1,19 @@
+#include "kernels/common/launch.h"
+
+#include <cuda_runtime_api.h>
+
+#include "base/check.h"
+
+namespace lapidary::kernels {
+
+void LaunchFailed(const char* kernel, int error) {
+  CHECK(false, "launch of {}: {}", kernel, cudaGetErrorString(static_cast<cudaError_t>(error)));
+  __builtin_unreachable();
+}
+
+void ShapeRefused(const char* kernel, const char* what, long long value) {
+  CHECK(false, "{} does not take {} {}", kernel, what, value);
+  __builtin_unreachable();
+}
+
+}  // namespace lapidary::kernels

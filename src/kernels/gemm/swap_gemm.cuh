@@ -1,0 +1,336 @@
+// The swap-AB kernel. One producer warp fills a ring of stages by TMA: 128 weight rows and kN input
+// rows, 64 of K each; two consumer warpgroups multiply 64 weight rows each by all input rows. The
+// result passes through shared memory, where the blocks of a cluster, which share K, are summed in
+// order.
+#ifndef LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
+#define LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
+
+#include "kernels/common/math.cuh"
+#include "kernels/common/ptx.cuh"
+#include "kernels/common/wgmma.cuh"
+#include "kernels/gemm/swap_gemm.h"
+
+namespace lapidary::kernels {
+
+enum class SwapMode { kDense, kGateUp, kDown };
+
+template <int kN_, SwapMode kMode_>
+struct SwapConfig {
+  static constexpr int kN = kN_;
+  static constexpr SwapMode kMode = kMode_;
+  static constexpr int kRows = 128, kDepth = 64;  // weight rows of a tile, K of a stage
+  static constexpr int kConsumers = 256, kThreads = kConsumers + 32;
+  static constexpr int kWeightBytes = kRows * 128, kInBytes = kN * 128,
+                       kStageBytes = kWeightBytes + kInBytes;
+  // Two blocks share a multiprocessor, so that the next kernel's weights are under way while this
+  // one ends.
+  static constexpr int kBlocksPerSm = kN <= 80 ? 2 : 1;
+  static constexpr int kRingBytes = (kBlocksPerSm == 2 ? 110 : 210) * 1024;
+  static constexpr int kStages = kRingBytes / kStageBytes < 8 ? kRingBytes / kStageBytes : 8;
+  // Results: [kN][output rows] f32, padded so that a warp's stores hit 32 banks.
+  static constexpr int kOutRows = kMode == SwapMode::kGateUp ? kRows / 2 : kRows;
+  static constexpr int kOutStride = kOutRows + 4;
+  static constexpr int kOutBytes = kN * kOutStride * 4;
+  static constexpr int kSharedBytes = kStages * kStageBytes + 1024;
+  static_assert(kOutBytes <= kStages * kStageBytes, "results reuse the ring");
+  static_assert(kStageBytes % 1024 == 0, "stages start at the border of a swizzle pattern");
+};
+
+struct SwapShared {
+  unsigned long long full[8], empty[8];
+  int item_base[kMaxExperts + 1];  // first work item of each expert
+};
+
+// One tile of the output: weight tile, split of K, and which input rows.
+struct SwapItem {
+  int expert, tile, first_row, num_rows;
+  int first_block, num_blocks;  // of kDepth
+};
+
+template <typename Config>
+struct SwapKernel {
+  static constexpr int kN = Config::kN, kStages = Config::kStages;
+  static constexpr SwapMode kMode = Config::kMode;
+
+  static __device__ int NumTiles(const SwapGemmParams& p) {
+    return (p.n + Config::kOutRows - 1) / Config::kOutRows;
+  }
+  static __device__ int NumBlocks(const SwapGemmParams& p) {
+    return (p.k + Config::kDepth - 1) / Config::kDepth;
+  }
+
+  // Experts: where each one's items begin; an item is (expert, weight tile, kN of its rows).
+  static __device__ void ScanExperts(const SwapGemmParams& p, SwapShared& shared) {
+    if (threadIdx.x < 32) {
+      const int lane = threadIdx.x;
+      int carry = 0;
+      for (int base = 0; base < p.num_experts; base += 32) {
+        const int e = base + lane;
+        int items = 0;
+        if (e < p.num_experts)
+          items = (p.expert_starts[e + 1] - p.expert_starts[e] + kN - 1) / kN * NumTiles(p);
+#pragma unroll
+        for (int offset = 1; offset < 32; offset *= 2) {
+          const int below = __shfl_up_sync(kFullWarp, items, offset);
+          if (lane >= offset) items += below;
+        }
+        if (e < p.num_experts) shared.item_base[e + 1] = carry + items;
+        carry += __shfl_sync(kFullWarp, items, 31);
+      }
+      if (lane == 0) shared.item_base[0] = 0;
+    }
+    __syncthreads();
+  }
+  static __device__ int NumItems(const SwapGemmParams& p, const SwapShared& shared) {
+    return kMode == SwapMode::kDense ? 1 : shared.item_base[p.num_experts];
+  }
+  static __device__ SwapItem Item(const SwapGemmParams& p, const SwapShared& shared, int index) {
+    SwapItem item;
+    if constexpr (kMode == SwapMode::kDense) {
+      const int split = static_cast<int>(blockIdx.x) % p.splits, blocks = NumBlocks(p);
+      item.expert = 0;
+      item.tile = static_cast<int>(blockIdx.x) / p.splits;
+      item.first_row = 0;
+      item.num_rows = p.num_rows;
+      item.first_block = blocks * split / p.splits;
+      item.num_blocks = blocks * (split + 1) / p.splits - item.first_block;
+    } else {
+      int low = 0, high = p.num_experts;
+      while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (shared.item_base[middle] <= index)
+          low = middle;
+        else
+          high = middle;
+      }
+      const int begin = p.expert_starts[low], rows = p.expert_starts[low + 1] - begin;
+      const int chunks = (rows + kN - 1) / kN, local = index - shared.item_base[low];
+      item.expert = low;
+      item.tile = local / chunks;
+      const int chunk = local % chunks;
+      item.first_row = begin + chunk * kN;
+      item.num_rows = min(kN, rows - chunk * kN);
+      item.first_block = 0;
+      item.num_blocks = NumBlocks(p);
+    }
+    return item;
+  }
+
+  struct Ring {
+    uint32_t stages, full, empty;
+    int stage = 0;
+    uint32_t phase = 0;
+    __device__ uint32_t weights() const { return stages + stage * Config::kStageBytes; }
+    __device__ uint32_t in() const { return weights() + Config::kWeightBytes; }
+    __device__ uint32_t full_barrier() const { return full + stage * 8; }
+    __device__ uint32_t empty_barrier() const { return empty + stage * 8; }
+    __device__ void Advance() {
+      if (++stage == kStages) stage = 0, phase ^= 1;
+    }
+  };
+
+  // Announces the stage's bytes and asks for its weights.
+  static __device__ void LoadWeights(const SwapGemmParams& p, const SwapItem& item, int block,
+                                     const Ring& ring) {
+    const int in_bytes = p.in_box_rows == kN ? Config::kInBytes : item.num_rows * 128;
+    MbarrierArriveExpect(ring.full_barrier(), Config::kWeightBytes + in_bytes);
+    const int column = (item.first_block + block) * Config::kDepth;
+    if constexpr (kMode == SwapMode::kGateUp) {
+      const int at[5] = {column, 0, 0, item.tile * 8, item.expert};
+      TmaLoad5d(ring.weights(), &p.weight_map, at, ring.full_barrier(), kEvictFirst);
+    } else {
+      TmaLoad2d(ring.weights(), &p.weight_map, column,
+                item.expert * p.n + item.tile * Config::kRows, ring.full_barrier(), kEvictFirst);
+    }
+  }
+  // Whole warp. One box of neighbouring rows, or a box for each row of an expert.
+  static __device__ void LoadInput(const SwapGemmParams& p, const SwapItem& item, int block,
+                                   const Ring& ring) {
+    const int lane = threadIdx.x % 32, column = (item.first_block + block) * Config::kDepth;
+    if (p.in_box_rows == kN) {
+      if (lane == 0)
+        TmaLoad2d(ring.in(), &p.in_map, column, item.first_row, ring.full_barrier(), kEvictLast);
+    } else {
+      for (int r = lane; r < item.num_rows; r += 32) {
+        const int sorted = item.first_row + r;
+        const int row = p.sorted_rows != nullptr ? p.sorted_rows[sorted] : sorted;
+        TmaLoad2d(ring.in() + r * 128, &p.in_map, column, row, ring.full_barrier(), kEvictLast);
+      }
+    }
+  }
+
+  static __device__ void Produce(const SwapGemmParams& p, const SwapShared& shared, Ring ring) {
+    const int lane = threadIdx.x % 32;
+    int fetched = 0;
+    if constexpr (kMode == SwapMode::kDense) {
+      // Nobody writes weights: the first stages need not wait for the kernel before.
+      const SwapItem item = Item(p, shared, 0);
+      Ring ahead = ring;
+      for (; fetched < kStages && fetched < item.num_blocks; ++fetched, ahead.Advance())
+        if (lane == 0) LoadWeights(p, item, fetched, ahead);
+      GridDependencyWait();
+    }
+    for (int index = static_cast<int>(blockIdx.x);
+         kMode == SwapMode::kDense || index < NumItems(p, shared);
+         index += static_cast<int>(gridDim.x)) {
+      const SwapItem item = Item(p, shared, index);
+      for (int block = 0; block < item.num_blocks; ++block, ring.Advance()) {
+        if (block >= fetched || kMode != SwapMode::kDense) {
+          MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
+          if (lane == 0) LoadWeights(p, item, block, ring);
+          __syncwarp();  // the bytes are announced before any arrives
+        }
+        LoadInput(p, item, block, ring);
+      }
+      if (kMode == SwapMode::kDense) return;
+      NamedBarrier(2, Config::kThreads);  // the consumers use the ring for the results
+    }
+  }
+
+  using Accumulator = float[kN / 2];
+
+  static __device__ void Multiply(const SwapItem& item, Accumulator& sums, Ring& ring, int group) {
+    uint32_t previous = 0;
+    for (int block = 0; block < item.num_blocks; ++block) {
+      MbarrierWait(ring.full_barrier(), ring.phase);
+      const uint64_t a = KMajorDescriptor(ring.weights() + group * 64 * 128),
+                     b = KMajorDescriptor(ring.in());
+      WgmmaFence();
+#pragma unroll
+      for (int step = 0; step < Config::kDepth / 16; ++step)
+        Wgmma(sums, a + 2 * step, b + 2 * step, block + step > 0);
+      WgmmaCommit();
+      WgmmaWait<1>();
+      if (block > 0 && threadIdx.x % 128 == 0) MbarrierArrive(previous);
+      previous = ring.empty_barrier();
+      ring.Advance();
+    }
+    WgmmaWait<0>();
+    if (item.num_blocks > 0 && threadIdx.x % 128 == 0) MbarrierArrive(previous);
+  }
+
+  // Row of the tile and input row of a thread's sums: [16-row block of its warp][lane/4 (+8)], [8n
+  // + 2 (lane%4) (+1)].
+  static __device__ void StoreSums(const Accumulator& sums, float* out, int group) {
+    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const int row = group * 64 + warp * 16 + lane / 4;
+#pragma unroll
+    for (int n = 0; n < kN / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int in_row = n * 8 + lane % 4 * 2 + i;
+        if constexpr (kMode == SwapMode::kGateUp) {
+          // Rows lane/4 of a block of 16 are gates, eight on are their ups.
+          out[in_row * Config::kOutStride + group * 32 + warp * 8 + lane / 4] =
+              GeluTanh(sums[4 * n + i]) * sums[4 * n + 2 + i];
+        } else {
+          out[in_row * Config::kOutStride + row] = sums[4 * n + i];
+          out[in_row * Config::kOutStride + row + 8] = sums[4 * n + 2 + i];
+        }
+      }
+  }
+
+  // Four columns of an output row, summed over the blocks of the cluster in their order.
+  static __device__ float4 ClusterSum(const SwapGemmParams& p, const float* out, int offset) {
+    if (kMode != SwapMode::kDense || p.splits == 1)
+      return *reinterpret_cast<const float4*>(out + offset);
+    const uint32_t address = SharedAddress(out + offset);
+    constexpr int kMaxSplits = 8;
+    float4 parts[kMaxSplits];
+#pragma unroll
+    for (int rank = 0; rank < kMaxSplits; ++rank)
+      parts[rank] = rank < p.splits
+                        ? LoadCluster4(ClusterAddress(address, static_cast<uint32_t>(rank)))
+                        : make_float4(0, 0, 0, 0);
+    float4 sum = parts[0];
+#pragma unroll
+    for (int rank = 1; rank < kMaxSplits; ++rank)
+      sum = make_float4(sum.x + parts[rank].x, sum.y + parts[rank].y, sum.z + parts[rank].z,
+                        sum.w + parts[rank].w);
+    return sum;
+  }
+
+  static __device__ void WriteOut(const SwapGemmParams& p, const SwapItem& item, const float* out,
+                                  int rank) {
+    constexpr int kVectors = Config::kOutRows / 4;
+    const int step = kMode == SwapMode::kDense ? p.splits : 1;
+    const bool f32 = kMode == SwapMode::kDown || (kMode == SwapMode::kDense && p.out_f32);
+    for (int i = static_cast<int>(threadIdx.x); i < kN * kVectors; i += Config::kConsumers) {
+      const int in_row = i / kVectors * step + rank, column = i % kVectors * 4;
+      if (in_row >= item.num_rows) break;
+      const int out_column = item.tile * Config::kOutRows + column;
+      if (out_column >= p.n) continue;
+      const float4 v = ClusterSum(p, out, in_row * Config::kOutStride + column);
+      const int64_t at = int64_t{item.first_row + in_row} * p.out_stride + out_column;
+      if (f32)
+        *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;
+      else
+        *reinterpret_cast<uint2*>(static_cast<Bf16*>(p.out) + at) =
+            make_uint2(PackBf16(v.x, v.y), PackBf16(v.z, v.w));
+    }
+  }
+
+  static __device__ void Consume(const SwapGemmParams& p, const SwapShared& shared, Ring ring,
+                                 float* out) {
+    const int group = threadIdx.x / 128;
+    for (int index = static_cast<int>(blockIdx.x);
+         kMode == SwapMode::kDense || index < NumItems(p, shared);
+         index += static_cast<int>(gridDim.x)) {
+      const SwapItem item = Item(p, shared, index);
+      Accumulator sums;
+      Multiply(item, sums, ring, group);
+      NamedBarrier(1, Config::kConsumers);  // both groups have read their last stage
+      StoreSums(sums, out, group);
+      if (kMode == SwapMode::kDense) return;
+      NamedBarrier(1, Config::kConsumers);
+      WriteOut(p, item, out, 0);
+      FenceProxyAsync();                  // results were ordinary writes, the next stage is TMA's
+      NamedBarrier(2, Config::kThreads);  // the ring is the producer's again
+    }
+  }
+};
+
+template <typename Config>
+__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
+    SwapGemmKernel(const __grid_constant__ SwapGemmParams p) {
+  extern __shared__ char dynamic_shared[];
+  __shared__ SwapShared shared;
+  using Kernel = SwapKernel<Config>;
+  const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
+  float* out = reinterpret_cast<float*>(dynamic_shared + (base - SharedAddress(dynamic_shared)));
+  typename Kernel::Ring ring{base, SharedAddress(shared.full), SharedAddress(shared.empty)};
+  if (threadIdx.x == 0) {
+    PrefetchTensorMap(&p.weight_map);
+    PrefetchTensorMap(&p.in_map);
+    for (int i = 0; i < Config::kStages; ++i) {
+      MbarrierInit(ring.full + i * 8, 1);
+      MbarrierInit(ring.empty + i * 8, 2);
+    }
+    MbarrierInitFence();
+  }
+  GridDependencyLaunch();
+  if constexpr (Config::kMode != SwapMode::kDense) {
+    GridDependencyWait();
+    Kernel::ScanExperts(p, shared);
+  } else {
+    __syncthreads();
+  }
+  if (threadIdx.x >= Config::kConsumers)
+    Kernel::Produce(p, shared, ring);
+  else
+    Kernel::Consume(p, shared, ring, out);
+  if constexpr (Config::kMode == SwapMode::kDense) {
+    // The producer waited for the kernel before; consumers write what that kernel may still read.
+    GridDependencyWait();
+    __syncthreads();
+    const SwapItem item = Kernel::Item(p, shared, 0);
+    const int rank = p.splits > 1 ? static_cast<int>(ClusterRank()) : 0;
+    if (p.splits > 1) ClusterBarrier();
+    if (threadIdx.x < Config::kConsumers) Kernel::WriteOut(p, item, out, rank);
+    if (p.splits > 1) ClusterBarrier();  // nobody leaves while its results are read
+  }
+}
+
+}  // namespace lapidary::kernels
+
+#endif  // LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
