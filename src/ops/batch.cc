@@ -18,6 +18,7 @@ int32_t BatchBuilder::FirstCell(int window, int first_position) {
 void BatchBuilder::Rows::Clear() {
   for (auto* list : {&tokens, &positions, &key_ends, &slots, &chunks}) list->clear();
   spans.clear();
+  max_sequence_rows = 1;
 }
 
 void BatchBuilder::Rows::Add(int32_t token, int32_t position, int32_t slot, int32_t chunk) {
@@ -39,6 +40,9 @@ void BatchBuilder::Clear() {
 void BatchBuilder::AddDecode(int32_t slot, int32_t first_position,
                              std::span<const int32_t> tokens) {
   CHECK(rows_.spans.empty(), "decode rows after a chunk");
+  const auto num_rows = static_cast<int32_t>(tokens.size());
+  rows_.max_sequence_rows = std::max(rows_.max_sequence_rows, num_rows);
+  output_.max_sequence_rows = rows_.max_sequence_rows;
   for (const int32_t token : tokens) {
     output_rows_.push_back(static_cast<int32_t>(rows_.tokens.size()));
     rows_.Add(token, first_position, slot, -1);
@@ -97,7 +101,8 @@ RowSet BatchBuilder::View(Rows& rows, std::span<const uint64_t> owners) const {
           full_pages_,
           sliding_pages_,
           rows.spans,
-          owners};
+          owners,
+          rows.max_sequence_rows};
 }
 
 Batch BatchBuilder::Build(std::span<const uint64_t> owners) {

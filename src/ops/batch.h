@@ -56,6 +56,7 @@ class BatchBuilder {
   struct Rows {
     std::vector<int32_t> tokens, positions, key_ends, slots, chunks;
     std::vector<ChunkSpan> spans;
+    int32_t max_sequence_rows = 1;
     void Clear();
     void Add(int32_t token, int32_t position, int32_t slot, int32_t chunk);
   };

@@ -39,6 +39,8 @@ struct RowSet {
   Tensor full_pages, sliding_pages;
   std::span<const ChunkSpan> spans = {};
   std::span<const uint64_t> owners = {};  // [S] whose rows a slot has, for messages; may be empty
+  // At most this many rows of one sequence lie outside the spans, all of them neighbours.
+  int32_t max_sequence_rows = 1;
 
   int64_t num_rows() const { return positions.rank == 0 ? 0 : positions.rows(); }
 };

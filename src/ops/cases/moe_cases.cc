@@ -1,0 +1,158 @@
+// The mixture of experts at the 26B's sizes and small ones, and the drafters' centroid head.
+#include <algorithm>
+
+#include "ops/cases/op_case.h"
+
+namespace lapidary {
+namespace {
+
+struct MoeShape {
+  const char* what;
+  int64_t hidden, width, experts, top_k;
+};
+constexpr MoeShape k26B{"26B", 2816, 704, 128, 8}, kSmall{"small", 256, 64, 16, 4},
+    kOdd{"odd", 136, 72, 24, 8};
+
+class RouterCase : public OpCase {
+ public:
+  RouterCase(const MoeShape& shape, int64_t rows) : shape_(shape), rows_(rows) {}
+  std::string Name() const override { return fmt::format("router/{}/T{}", shape_.what, rows_); }
+  void Make(TensorSet& set) override {
+    x_ = set.Normal(rows_, shape_.hidden, 4.0);
+    scale_ = set.NormalVector(shape_.hidden, 0.2, 1.0);
+    proj_ = set.Normal(shape_.experts, shape_.hidden, 1.5);
+    expert_scale_ = set.NormalVector(shape_.experts, 0.2, 1.0);
+    experts_ = set.Add(DType::kI32, rows_, shape_.top_k,
+                       std::vector<int32_t>(static_cast<size_t>(rows_ * shape_.top_k), -7).data());
+    weights_ = set.Output(DType::kF32, rows_, shape_.top_k);
+  }
+  void Run(Ops& ops, const TensorSet& set) override {
+    ops.Router(set[experts_], set[weights_], set[x_], {set[scale_], set[proj_], set[expert_scale_]},
+               1e-6f);
+  }
+  std::vector<CaseOutput> Outputs() const override { return {{experts_}, {weights_}}; }
+  int64_t Bytes() const override {
+    return rows_ * shape_.hidden * 2 + shape_.experts * shape_.hidden * 2;
+  }
+  int64_t Flops() const override { return 2 * rows_ * shape_.hidden * shape_.experts; }
+  bool in_bench() const override { return shape_.hidden == 2816; }
+
+ private:
+  MoeShape shape_;
+  int64_t rows_;
+  int x_ = 0, scale_ = 0, proj_ = 0, expert_scale_ = 0, experts_ = 0, weights_ = 0;
+};
+
+class ExpertsCase : public OpCase {
+ public:
+  ExpertsCase(const MoeShape& shape, int64_t rows, bool skewed = false, bool bench = false)
+      : shape_(shape), rows_(rows), skewed_(skewed), bench_(bench) {}
+  std::string Name() const override {
+    return fmt::format("experts/{}/T{}{}", shape_.what, rows_, skewed_ ? "/skewed" : "");
+  }
+  void Make(TensorSet& set) override {
+    z_ = set.Normal(rows_, shape_.hidden, 1.0);
+    gate_up_ = Weights(set, shape_.experts, 2 * shape_.width, shape_.hidden);
+    down_ = Weights(set, shape_.experts, shape_.hidden, shape_.width);
+    std::vector<int32_t> ids;
+    std::vector<float> weights;
+    std::vector<bool> used(static_cast<size_t>(shape_.experts), false);
+    for (int64_t t = 0; t < rows_; ++t) {
+      std::vector<int32_t> all(static_cast<size_t>(shape_.experts));
+      for (size_t e = 0; e < all.size(); ++e) all[e] = static_cast<int32_t>(e);
+      std::shuffle(all.begin(), all.end(), set.rng());
+      if (skewed_)
+        std::iter_swap(all.begin(),
+                       std::find(all.begin(), all.end(), 3));  // all rows want expert 3
+      for (int64_t j = 0; j < shape_.top_k; ++j) {
+        ids.push_back(all[static_cast<size_t>(j)]);
+        used[static_cast<size_t>(ids.back())] = true;
+        weights.push_back(static_cast<float>(set.rng()() % 1000) / 4000.0f);
+      }
+    }
+    num_used_ = std::count(used.begin(), used.end(), true);
+    ids_ = set.Add(DType::kI32, rows_, shape_.top_k, ids.data());
+    weights_ = set.Add(DType::kF32, rows_, shape_.top_k, weights.data());
+    out_ = set.Output(DType::kBf16, rows_, shape_.hidden);
+  }
+  void Run(Ops& ops, const TensorSet& set) override {
+    ops.Experts(set[out_], set[z_], set[ids_], set[weights_],
+                Cube(set[gate_up_], 2 * shape_.width, shape_.hidden),
+                Cube(set[down_], shape_.hidden, shape_.width));
+  }
+  std::vector<CaseOutput> Outputs() const override { return {{out_}}; }
+  Tolerance tolerance() const override { return kProductTolerance; }
+  // Valid after Make: only chosen experts are read.
+  int64_t Bytes() const override {
+    return num_used_ * 3 * shape_.width * shape_.hidden * 2 + rows_ * shape_.hidden * 4;
+  }
+  int64_t Flops() const override { return 6 * rows_ * shape_.top_k * shape_.width * shape_.hidden; }
+  bool in_bench() const override { return bench_; }
+  bool only_bench() const override { return bench_ && rows_ > 80; }
+
+ private:
+  static int Weights(TensorSet& set, int64_t experts, int64_t rows, int64_t cols) {
+    return set.Normal(experts * rows, cols, 0.05);
+  }
+  Tensor Cube(Tensor tensor, int64_t rows, int64_t cols) const {
+    tensor.rank = 3;
+    tensor.shape = {shape_.experts, rows, cols, 0};
+    tensor.row_stride = rows * cols;
+    return tensor;
+  }
+
+  MoeShape shape_;
+  int64_t rows_;
+  bool skewed_, bench_;
+  int64_t num_used_ = 0;
+  int z_ = 0, gate_up_ = 0, down_ = 0, ids_ = 0, weights_ = 0, out_ = 0;
+};
+
+class CentroidCase : public OpCase {
+ public:
+  CentroidCase(int64_t rows, int64_t vocab, int64_t centroids, int top_k, int64_t hidden)
+      : rows_(rows), vocab_(vocab), centroids_(centroids), hidden_(hidden), top_k_(top_k) {}
+  std::string Name() const override { return fmt::format("centroid/T{}xV{}", rows_, vocab_); }
+  void Make(TensorSet& set) override {
+    y_ = set.Normal(rows_, hidden_, 1.0);
+    centers_ = set.Normal(centroids_, hidden_, 1.0);
+    embed_ = set.Normal(vocab_, hidden_, 1.0);
+    std::vector<int64_t> order(static_cast<size_t>(vocab_));
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
+    std::shuffle(order.begin(), order.end(), set.rng());
+    order_ = set.Vector(DType::kI64, vocab_, order.data());
+    logits_ = set.Output(DType::kF32, rows_, vocab_);
+  }
+  void Run(Ops& ops, const TensorSet& set) override {
+    ops.CentroidLogits(set[logits_], set[y_], set[centers_], set[order_], set[embed_], top_k_);
+  }
+  std::vector<CaseOutput> Outputs() const override { return {{logits_}}; }
+  int64_t Bytes() const override {
+    return rows_ * (vocab_ * 4 + (centroids_ + vocab_ / centroids_ * top_k_) * hidden_ * 2);
+  }
+
+ private:
+  int64_t rows_, vocab_, centroids_, hidden_;
+  int top_k_;
+  int y_ = 0, centers_ = 0, embed_ = 0, order_ = 0, logits_ = 0;
+};
+
+}  // namespace
+
+void AddMoeCases(OpCases& cases) {
+  for (const int64_t rows : {1, 2, 7, 8, 9, 80})
+    cases.push_back(std::make_unique<RouterCase>(k26B, rows));
+  cases.push_back(std::make_unique<RouterCase>(kSmall, 33));
+  cases.push_back(std::make_unique<RouterCase>(kOdd, 5));
+  for (const int64_t rows : {1, 3, 40, 300})
+    cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows));
+  for (const int64_t rows : {1, 19}) cases.push_back(std::make_unique<ExpertsCase>(kOdd, rows));
+  cases.push_back(std::make_unique<ExpertsCase>(kSmall, 400, true));
+  for (const int64_t rows : {1, 8, 80})
+    cases.push_back(std::make_unique<ExpertsCase>(k26B, rows, false, true));
+  cases.push_back(std::make_unique<ExpertsCase>(k26B, 8192, false, true));
+  cases.push_back(std::make_unique<CentroidCase>(1, 2048, 64, 4, 64));
+  cases.push_back(std::make_unique<CentroidCase>(3, 262144, 2048, 32, 256));
+}
+
+}  // namespace lapidary

@@ -1,0 +1,100 @@
+// OpCase: one call of an op with its shapes, inputs and outputs. One list of cases serves the
+// comparison of a backend with the CPU's definition, the sanitizers and the kernel bench.
+#ifndef LAPIDARY_OPS_CASES_OP_CASE_H_
+#define LAPIDARY_OPS_CASES_OP_CASE_H_
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "ops/ops.h"
+
+namespace lapidary {
+
+// The tensors of one call, each its own allocation of exact size. Made on the host; CopyTo brings
+// the same values to a device.
+class TensorSet {
+ public:
+  explicit TensorSet(Device& device, uint64_t seed = 1) : device_(device), rng_(seed) {}
+
+  int Add(DType dtype, int64_t rows, int64_t cols, const void* values);
+  int Vector(DType dtype, int64_t count, const void* values);
+  // bf16 of a normal distribution around `mean`.
+  int Normal(int64_t rows, int64_t cols, double deviation, double mean = 0);
+  int NormalVector(int64_t count, double deviation, double mean = 0);
+  int Ids(const std::vector<int32_t>& ids);  // i32 [n]
+  // Filled with NaN, so that what is not written shows.
+  int Output(DType dtype, int64_t rows, int64_t cols);
+  int Bytes(int64_t bytes);  // all bits set: NaN as bf16 and as f32
+
+  Tensor operator[](int index) const { return items_.at(static_cast<size_t>(index)).tensor; }
+  std::unique_ptr<TensorSet> CopyTo(Device& device) const;
+  int64_t num_bytes() const;
+  std::mt19937_64& rng() { return rng_; }
+  Device& device() const { return device_; }
+
+ private:
+  struct Item {
+    DeviceMemory memory;
+    Tensor tensor;
+  };
+  int Push(const Tensor& shape, const void* values);
+
+  Device& device_;
+  std::mt19937_64 rng_;
+  std::vector<Item> items_;
+};
+
+// Part of a tensor that an op writes. Width 0: all columns.
+struct CaseOutput {
+  int tensor = 0;
+  int64_t first_column = 0, num_columns = 0;
+};
+
+// The largest error allowed, in bf16 units of max(|reference|, rms of the reference row); rms error
+// at most half a unit.
+struct Tolerance {
+  double max_units = 1;
+  double rms_units = 0.5;
+};
+inline constexpr Tolerance kElementwiseTolerance{1, 0.5}, kProductTolerance{2, 0.5};
+// Attention: the kernels round P to bf16, the definition does not. Where a few large terms of P V
+// cancel, half a unit of one of them is more than a unit of what is left; the rms shows that it
+// stays rare.
+inline constexpr Tolerance kAttentionTolerance{3, 0.3};
+// Ops that round to bf16 more than once: where a first rounding falls the other way (one element in
+// 10^5), the next ones start a unit off. The rms shows that it stays so rare.
+inline constexpr Tolerance kChainTolerance{2, 0.02};
+
+class OpCase {
+ public:
+  virtual ~OpCase() = default;
+  virtual std::string Name() const = 0;
+  // Creates the tensors; called once on the host.
+  virtual void Make(TensorSet& set) = 0;
+  virtual void Run(Ops& ops, const TensorSet& set) = 0;
+  virtual std::vector<CaseOutput> Outputs() const = 0;
+  virtual Tolerance tolerance() const { return kElementwiseTolerance; }
+  // What a call must read and write once, and its arithmetic.
+  virtual int64_t Bytes() const = 0;
+  virtual int64_t Flops() const { return 0; }
+  // Only timed: the definition would take minutes.
+  virtual bool only_bench() const { return false; }
+  // Belongs to the table of the bench.
+  virtual bool in_bench() const { return false; }
+};
+
+using OpCases = std::vector<std::unique_ptr<OpCase>>;
+
+void AddElementwiseCases(OpCases& cases);
+void AddLinearCases(OpCases& cases);
+void AddAttentionCases(OpCases& cases);
+void AddMoeCases(OpCases& cases);
+OpCases AllOpCases();
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_OPS_CASES_OP_CASE_H_

@@ -1,0 +1,112 @@
+#include "op_bench.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+#include "kernels/common/probe.h"
+#include "kernels/gemm/cublaslt.h"
+
+namespace lapidary {
+namespace {
+
+constexpr int kLaunches = 20, kRepeats = 5;
+constexpr int64_t kRotatedBytes = int64_t{256} << 20;
+
+// Seconds of one launch.
+double MedianSeconds(CudaDevice& device, int launches, const std::function<void(int)>& launch) {
+  for (int i = 0; i < std::min(launches, 3); ++i) launch(i);
+  device.Synchronize();
+  const auto graph = device.Capture([&] {
+    for (int i = 0; i < launches; ++i) launch(i);
+  });
+  graph->Launch();
+  device.Synchronize();
+  std::array<double, kRepeats> ms;
+  for (double& value : ms) value = device.Time([&] { graph->Launch(); });
+  std::sort(ms.begin(), ms.end());
+  return ms[kRepeats / 2] * 1e-3 / launches;
+}
+
+}  // namespace
+
+Ceilings MeasureCeilings(CudaDevice& device) {
+  Ceilings ceilings;
+  const int64_t bytes = int64_t{4} << 30;
+  const DeviceMemory in(device, bytes), out(device, bytes), sink(device, 256);
+  device.Fill(in.data(), 0x3c, bytes);
+  kernels::ProbeParams probe;
+  probe.in = in.data();
+  probe.sink = static_cast<unsigned*>(sink.data());
+  probe.bytes = bytes;
+  const double total = static_cast<double>(bytes);
+  ceilings.read_gb_per_s =
+      total / MedianSeconds(device, 4, [&](int) { kernels::LaunchProbe(probe, device.stream()); }) *
+      1e-9;
+  probe.out = out.data();
+  ceilings.copy_gb_per_s =
+      2 * total /
+      MedianSeconds(device, 4, [&](int) { kernels::LaunchProbe(probe, device.stream()); }) * 1e-9;
+
+  constexpr int kSize = 8192;
+  const std::unique_ptr<Device> host = MakeCpuDevice();
+  TensorSet values(*host);
+  const int index = values.Normal(kSize, kSize, 1.0);
+  const auto on_device = values.CopyTo(device);
+  kernels::CublasLt blas;
+  kernels::GemmParams gemm;
+  gemm.in = gemm.weight = (*on_device)[index].bf16();
+  gemm.out = out.data();
+  gemm.in_stride = gemm.weight_stride = gemm.out_stride = kSize;
+  gemm.num_rows = gemm.n = gemm.k = kSize;
+  blas.Tune(gemm, device.stream(), 8);
+  const double seconds = MedianSeconds(device, 10, [&](int) { blas.Gemm(gemm, device.stream()); });
+  ceilings.tflop_per_s = 2.0 * kSize * kSize * kSize / seconds * 1e-12;
+  return ceilings;
+}
+
+BenchLine MeasureCase(OpCase& op_case, CudaDevice& device, Ops& ops, const Ceilings& ceilings) {
+  const std::unique_ptr<Device> host = MakeCpuDevice();
+  TensorSet made(*host);
+  op_case.Make(made);
+  const int64_t copies =
+      std::clamp<int64_t>(kRotatedBytes / std::max<int64_t>(made.num_bytes(), 1) + 1, 1, kLaunches);
+  std::vector<std::unique_ptr<TensorSet>> sets;
+  for (int64_t i = 0; i < copies; ++i) sets.push_back(made.CopyTo(device));
+  const double seconds = MedianSeconds(device, kLaunches, [&](int i) {
+    op_case.Run(ops, *sets[static_cast<size_t>(i) % sets.size()]);
+  });
+  BenchLine line;
+  line.name = op_case.Name();
+  line.us = seconds * 1e6;
+  line.gb_per_s = static_cast<double>(op_case.Bytes()) / seconds * 1e-9;
+  line.tflop_per_s = static_cast<double>(op_case.Flops()) / seconds * 1e-12;
+  const double of_read = line.gb_per_s / ceilings.read_gb_per_s,
+               of_flops = line.tflop_per_s / ceilings.tflop_per_s;
+  line.compute_bound = of_flops > of_read;
+  line.percent = 100 * std::max(of_read, of_flops);
+  return line;
+}
+
+bool WriteRecord(const std::string& path, const std::string& device_name, const Ceilings& ceilings,
+                 const std::vector<BenchLine>& lines) {
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) return false;
+  fmt::print(file,
+             "{{\"device\": \"{}\", \"read_gb_per_s\": {:.1f}, \"copy_gb_per_s\": {:.1f}, "
+             "\"tflop_per_s\": {:.1f}, "
+             "\"ops\": [\n",
+             device_name, ceilings.read_gb_per_s, ceilings.copy_gb_per_s, ceilings.tflop_per_s);
+  for (size_t i = 0; i < lines.size(); ++i)
+    fmt::print(file,
+               "{{\"name\": \"{}\", \"us\": {:.2f}, \"gb_per_s\": {:.1f}, \"tflop_per_s\": {:.2f}, "
+               "\"percent\": {:.1f}, "
+               "\"bound\": \"{}\"}}{}\n",
+               lines[i].name, lines[i].us, lines[i].gb_per_s, lines[i].tflop_per_s,
+               lines[i].percent, lines[i].compute_bound ? "compute" : "bytes",
+               i + 1 < lines.size() ? "," : "");
+  fmt::print(file, "]}}\n");
+  return std::fclose(file) == 0;
+}
+
+}  // namespace lapidary

@@ -1,0 +1,125 @@
+// op_driver: op cases on the GPU.
+//   op_driver test [--filter TEXT] [--small] [--cpu]    against the CPU's definition; exit 1 if one
+//   differs. --cpu: the
+//                                                       definition against itself, which shows that
+//                                                       the cases are sound
+//   op_driver bench [--filter TEXT] [--json FILE]
+//   op_driver list
+#include <cstdio>
+#include <exception>
+#include <set>
+#include <string_view>
+
+#include "op_bench.h"
+#include "ops/cases/compare.h"
+#include "ops/cpu/cpu_ops.h"
+#include "ops/cuda/cuda_ops.h"
+
+namespace lapidary {
+namespace {
+
+struct Options {
+  std::string command, filter, json;
+  bool small = false, on_cpu = false;
+};
+
+bool Parse(int argc, char** argv, Options& options) {
+  if (argc < 2) return false;
+  options.command = argv[1];
+  for (int i = 2; i < argc; ++i) {
+    const std::string_view flag = argv[i];
+    if (flag == "--small")
+      options.small = true;
+    else if (flag == "--cpu")
+      options.on_cpu = true;
+    else if (flag == "--filter" && i + 1 < argc)
+      options.filter = argv[++i];
+    else if (flag == "--json" && i + 1 < argc)
+      options.json = argv[++i];
+    else
+      return false;
+  }
+  return true;
+}
+
+bool Wanted(const OpCase& op_case, const Options& options) {
+  return op_case.Name().find(options.filter) != std::string::npos;
+}
+
+// Under a sanitizer a kernel runs a thousand times slower.
+bool IsSmall(OpCase& op_case) {
+  constexpr int64_t kBytes = int64_t{8} << 20, kFlops = 500'000'000;
+  const std::unique_ptr<Device> host = MakeCpuDevice();
+  TensorSet set(*host);
+  op_case.Make(set);
+  return op_case.Bytes() <= kBytes && op_case.Flops() <= kFlops && set.num_bytes() <= 16 * kBytes;
+}
+
+int Test(const Options& options, Device& device, Ops& ops) {
+  const std::unique_ptr<Ops> cpu = MakeCpuOps(0);
+  int passed = 0, failed = 0;
+  for (const auto& op_case : AllOpCases()) {
+    if (!Wanted(*op_case, options) || op_case->only_bench() ||
+        (options.small && !IsSmall(*op_case)))
+      continue;
+    const std::string difference = CheckCase(*op_case, *cpu, ops, device);
+    if (difference.empty()) {
+      ++passed;
+    } else {
+      ++failed;
+      fmt::print("FAIL {}: {}\n", op_case->Name(), difference);
+    }
+  }
+  fmt::print("{} cases passed, {} failed\n", passed, failed);
+  return failed == 0 && passed > 0 ? 0 : 1;
+}
+
+int Bench(const Options& options, CudaDevice& device, Ops& ops) {
+  const Ceilings ceilings = MeasureCeilings(device);
+  fmt::print("{}: read {:.0f} GB/s, copy {:.0f} GB/s, bf16 product {:.0f} TFLOP/s\n", device.name(),
+             ceilings.read_gb_per_s, ceilings.copy_gb_per_s, ceilings.tflop_per_s);
+  std::vector<BenchLine> lines;
+  for (const auto& op_case : AllOpCases()) {
+    if (!Wanted(*op_case, options) || !op_case->in_bench()) continue;
+    const BenchLine line = MeasureCase(*op_case, device, ops, ceilings);
+    fmt::print("{:44} {:9.2f} us {:7.0f} GB/s {:7.1f} TFLOP/s {:5.1f} %\n", line.name, line.us,
+               line.gb_per_s, line.tflop_per_s, line.percent);
+    std::fflush(stdout);
+    lines.push_back(line);
+  }
+  if (!options.json.empty() && !WriteRecord(options.json, device.name(), ceilings, lines)) {
+    fmt::print(stderr, "cannot write {}\n", options.json);
+    return 1;
+  }
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  if (!Parse(argc, argv, options)) {
+    fmt::print(
+        stderr,
+        "usage: op_driver test|bench|list [--filter TEXT] [--small] [--cpu] [--json FILE]\n");
+    return 2;
+  }
+  if (options.command == "list") {
+    for (const auto& op_case : AllOpCases())
+      if (Wanted(*op_case, options)) fmt::print("{}\n", op_case->Name());
+    return 0;
+  }
+  if (options.on_cpu) return Test(options, *MakeCpuDevice(), *MakeCpuOps(0));
+  try {
+    const std::unique_ptr<CudaDevice> device = OpenCudaDevice(0);
+    const std::unique_ptr<Ops> ops = MakeCudaOps(*device);
+    return options.command == "bench" ? Bench(options, *device, *ops)
+                                      : Test(options, *device, *ops);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "op_driver: {}\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace lapidary
+
+int main(int argc, char** argv) { return lapidary::Main(argc, argv); }
