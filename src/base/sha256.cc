@@ -43,7 +43,7 @@ void Block(State& state, const uint8_t* bytes) {
 
 }  // namespace
 
-std::string Sha256Hex(std::string_view bytes) {
+Sha256Digest Sha256(std::string_view bytes) {
   std::string padded(bytes);
   padded += static_cast<char>(0x80);
   while (padded.size() % 64 != 56) padded += '\0';
@@ -53,9 +53,38 @@ std::string Sha256Hex(std::string_view bytes) {
                  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   for (size_t at = 0; at < padded.size(); at += 64)
     Block(state, reinterpret_cast<const uint8_t*>(padded.data()) + at);
+  Sha256Digest digest;
+  for (size_t i = 0; i < digest.size(); ++i)
+    digest[i] = static_cast<uint8_t>(state[i / 4] >> (24 - 8 * (i % 4)));
+  return digest;
+}
+
+Sha256Digest HmacSha256(std::string_view key, std::string_view bytes) {
+  constexpr size_t kBlockBytes = 64;
+  const auto append = [](std::string& text, const Sha256Digest& digest) {
+    for (const uint8_t byte : digest) text += static_cast<char>(byte);
+  };
+  std::string block;
+  if (key.size() > kBlockBytes)
+    append(block, Sha256(key));
+  else
+    block = key;
+  block.resize(kBlockBytes, '\0');
+  std::string inner, outer;
+  for (const char c : block) {
+    inner += static_cast<char>(c ^ 0x36);
+    outer += static_cast<char>(c ^ 0x5c);
+  }
+  append(outer, Sha256(inner.append(bytes)));
+  return Sha256(outer);
+}
+
+std::string Sha256Hex(std::string_view bytes) {
   std::string hex;
-  for (const uint32_t word : state)
-    for (int shift = 28; shift >= 0; shift -= 4) hex += "0123456789abcdef"[word >> shift & 15];
+  for (const uint8_t byte : Sha256(bytes)) {
+    hex += "0123456789abcdef"[byte >> 4];
+    hex += "0123456789abcdef"[byte & 15];
+  }
   return hex;
 }
 

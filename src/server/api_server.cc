@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/log.h"
+#include "base/sha256.h"
 #include "server/native/generate.h"
 #include "server/openai/chat_completion.h"
 #include "server/openai/schema.h"
@@ -63,6 +64,13 @@ bool IsHealth(std::string_view path) {
          path == "/live";
 }
 
+std::string RandomBytes(size_t count) {
+  std::random_device device;
+  std::string bytes;
+  while (bytes.size() < count) bytes += static_cast<char>(device() & 0xff);
+  return bytes;
+}
+
 std::string RandomId(const char* prefix) {
   static thread_local std::mt19937_64 engine{std::random_device{}()};
   return fmt::format("{}{:016x}{:08x}", prefix, engine(), engine() >> 32);
@@ -72,6 +80,7 @@ std::string RandomId(const char* prefix) {
 
 ApiServer::ApiServer(const ApiOptions& options)
     : options_(options),
+      secret_(RandomBytes(32)),
       is_loopback_(IsLoopbackName(options.host)),
       created_(std::chrono::duration_cast<std::chrono::seconds>(
                    std::chrono::system_clock::now().time_since_epoch())
@@ -113,10 +122,13 @@ std::shared_ptr<const Backend> ApiServer::backend() const {
   return backend_;
 }
 
-bool ApiServer::HasKey(const HttpRequest& request) const {
-  std::string_view given = request.header("x-api-key");
+std::string_view ApiServer::KeyOf(const HttpRequest& request) {
   const std::string_view bearer = request.header("authorization");
-  if (bearer.starts_with("Bearer ")) given = bearer.substr(7);
+  return bearer.starts_with("Bearer ") ? bearer.substr(7) : request.header("x-api-key");
+}
+
+bool ApiServer::HasKey(const HttpRequest& request) const {
+  const std::string_view given = KeyOf(request);
   bool found = false;
   for (const std::string& key : options_.api_keys) found |= EqualInConstantTime(given, key);
   return found;
@@ -172,9 +184,9 @@ void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) 
   const json::object& object = body.value().get_object();
   if (path == "/tokenize" || path == "/detokenize")
     return exchange->Respond(TokenizeRoute(path, object));
-  if (path == "/v1/chat/completions") return ChatCompletions(object, exchange);
-  if (path == "/generate") return NativeGenerate(object, exchange);
-  Completions(object, exchange);
+  if (path == "/v1/chat/completions") return ChatCompletions(object, request, exchange);
+  if (path == "/generate") return NativeGenerate(object, request, exchange);
+  Completions(object, request, exchange);
 }
 
 HttpResponse ApiServer::Health(bool liveness) const {
@@ -216,9 +228,14 @@ Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpo
   Result<CheckedFields> checked = CheckFields(
       body, endpoint, {current->engine->vocab_size(), current->engine->max_model_len()});
   if (!checked.ok()) return checked.error();
-  const auto num_unknown = static_cast<int64_t>(checked.value().unknown.size());
-  if (num_unknown > 0 && num_ignored_fields_.fetch_add(num_unknown) == 0)
-    spdlog::warn("unknown request fields are ignored and counted; this is said once");
+  auto num_ignored = static_cast<int64_t>(checked.value().unknown.size());
+  if (current->priority_order == PriorityOrder::kNone &&
+      checked.value().values.contains("priority"))
+    ++num_ignored;
+  if (num_ignored > 0 && num_ignored_fields_.fetch_add(num_ignored) == 0)
+    spdlog::warn(
+        "unknown request fields, and priorities without --scheduling-policy priority, are ignored "
+        "and counted; this is said once");
   json::object fields = std::move(checked.value().values);
   if (const json::value* model = fields.if_contains("model")) {
     bool served = options_.serves_any_name;
@@ -229,8 +246,10 @@ Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpo
   return fields;
 }
 
-ReplyForm ApiServer::NewForm(const json::object& fields, const char* prefix) const {
+ReplyForm ApiServer::NewForm(const json::object& fields, const HttpRequest& request,
+                             const char* prefix) const {
   ReplyForm form;
+  form.caller_salt = HmacSha256(secret_, KeyOf(request));
   form.id = RandomId(prefix);
   form.created = std::chrono::duration_cast<std::chrono::seconds>(
                      std::chrono::system_clock::now().time_since_epoch())
@@ -250,20 +269,22 @@ std::shared_ptr<Reply> ApiServer::Live(Reply* reply) {
   });
 }
 
-void ApiServer::Completions(const json::object& body, const ExchangePtr& exchange) {
+void ApiServer::Completions(const json::object& body, const HttpRequest& http,
+                            const ExchangePtr& exchange) {
   const Result<json::object> fields = Checked(body, kCompletions);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
-  ReplyForm form = NewForm(fields.value(), "cmpl-");
+  ReplyForm form = NewForm(fields.value(), http, "cmpl-");
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
   Live(new Completion(current, exchange, std::move(form)))->Start(std::move(requests).value());
 }
 
-void ApiServer::ChatCompletions(const json::object& body, const ExchangePtr& exchange) {
+void ApiServer::ChatCompletions(const json::object& body, const HttpRequest& http,
+                                const ExchangePtr& exchange) {
   const Result<json::object> fields = Checked(body, kChat);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
-  ReplyForm form = NewForm(fields.value(), "chatcmpl-");
+  ReplyForm form = NewForm(fields.value(), http, "chatcmpl-");
   ChatForm chat;
   const std::shared_ptr<const Backend> current = backend();
   Result<Request> request = MakeChatRequest(fields.value(), *current, form, chat);
@@ -272,11 +293,12 @@ void ApiServer::ChatCompletions(const json::object& body, const ExchangePtr& exc
       ->Start(std::move(request).value());
 }
 
-void ApiServer::NativeGenerate(const json::object& body, const ExchangePtr& exchange) {
+void ApiServer::NativeGenerate(const json::object& body, const HttpRequest& http,
+                               const ExchangePtr& exchange) {
   const Result<json::object> fields = Checked(body, kNative);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
   GenerateForm form;
-  form.reply = NewForm(fields.value(), "");
+  form.reply = NewForm(fields.value(), http, "");
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeNativeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));

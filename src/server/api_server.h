@@ -24,7 +24,6 @@ struct ApiOptions {
   std::vector<std::string> served_names = {"pebble"};
   bool serves_any_name = false;
   std::vector<std::string> api_keys;
-  PriorityOrder priority_order = PriorityOrder::kNone;
   std::string version = "0";
 };
 
@@ -44,21 +43,27 @@ class ApiServer {
   using ExchangePtr = std::shared_ptr<Exchange>;
   void Handle(const HttpRequest& request, const ExchangePtr& exchange);
   bool Admitted(const HttpRequest& request, const ExchangePtr& exchange) const;
+  static std::string_view KeyOf(const HttpRequest& request);
   bool HasKey(const HttpRequest& request) const;
   std::unique_ptr<HttpServer> Listen(int port, int num_threads, bool health_only);
   HttpResponse Health(bool liveness) const;
   HttpResponse Models(const std::string& path) const;
-  ReplyForm NewForm(const json::object& fields, const char* prefix) const;
+  ReplyForm NewForm(const json::object& fields, const HttpRequest& request,
+                    const char* prefix) const;
   template <typename Reply>
   std::shared_ptr<Reply> Live(Reply* reply);
-  void Completions(const json::object& body, const ExchangePtr& exchange);
-  void NativeGenerate(const json::object& body, const ExchangePtr& exchange);
-  void ChatCompletions(const json::object& body, const ExchangePtr& exchange);
+  void Completions(const json::object& body, const HttpRequest& request,
+                   const ExchangePtr& exchange);
+  void NativeGenerate(const json::object& body, const HttpRequest& request,
+                      const ExchangePtr& exchange);
+  void ChatCompletions(const json::object& body, const HttpRequest& request,
+                       const ExchangePtr& exchange);
   HttpResponse TokenizeRoute(const std::string& path, const json::object& body);
   Result<json::object> Checked(const json::object& body, unsigned endpoint);
   std::shared_ptr<const Backend> backend() const;
 
   ApiOptions options_;
+  std::string secret_;  // drawn at start: nobody can guess another key's cache salt
   bool is_loopback_;
   int64_t created_;
   std::atomic<ServerState> state_{ServerState::kLoading};

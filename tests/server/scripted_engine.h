@@ -2,7 +2,9 @@
 #ifndef LAPIDARY_TESTS_SERVER_SCRIPTED_ENGINE_H_
 #define LAPIDARY_TESTS_SERVER_SCRIPTED_ENGINE_H_
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -26,12 +28,17 @@ class ScriptedEngine : public TokenEngine {
       sinks_[request.id] = std::move(sink);
       return Ok{};
     }
-    for (size_t i = 0; i < script.size(); ++i) {
+    for (size_t i = 0; i < script.size(); i += step_tokens) {
       TokenEvent event;
-      event.tokens = {script[i]};
+      event.request_id = request.id;
+      const size_t end = std::min(script.size(), i + step_tokens);
+      for (size_t j = i; j < end; ++j) {
+        event.tokens.push_back(script[j]);
+        if (j < logprobs.size()) event.logprobs.push_back(logprobs[j]);
+      }
       if (i == 0) event.prompt_logprobs = prompt_logprobs;
-      if (i < logprobs.size()) event.logprobs = {logprobs[i]};
-      if (i + 1 == script.size() && !endless) event.finish = FinishReason::kStop;
+      if (end == script.size() && !endless) event.finish = FinishReason::kStop;
+      if (edit) edit(event);
       sink(std::move(event));
     }
     if (endless) {
@@ -57,7 +64,7 @@ class ScriptedEngine : public TokenEngine {
     sinks_.erase(id);
     ++num_cancelled;
   }
-  void CancelChoice(uint64_t, int) override {}
+  void CancelChoice(uint64_t, int) override { ++num_cancelled_choices; }
   int vocab_size() const override { return vocab_size_; }
   int max_model_len() const override { return 4096; }
   bool MakesProgress() const override { return true; }
@@ -65,11 +72,13 @@ class ScriptedEngine : public TokenEngine {
     const std::lock_guard lock(mutex_);
     return last_request_;
   }
-  std::atomic<int> num_cancelled{0};
+  std::atomic<int> num_cancelled{0}, num_cancelled_choices{0};
   std::vector<std::optional<TokenLogprobs>> prompt_logprobs;  // with the script's first token
   std::vector<TokenLogprobs> logprobs;                        // of the script's tokens
   std::vector<int32_t> script;  // the reply to any request, if not empty; set before the request
-  bool endless = false;         // after the script the reply goes on in silence until cancelled
+  size_t step_tokens = 1;       // of the script in an event
+  std::function<void(TokenEvent&)> edit;  // sees each event of the script
+  bool endless = false;  // after the script the reply goes on in silence until cancelled
 
  private:
   std::mutex mutex_;

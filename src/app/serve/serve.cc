@@ -126,6 +126,7 @@ std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const Engine
   backend->chat_defaults = ReadChatKwargs(flags.chat_kwargs);
   backend->parses_reasoning = flags.reasoning_parser != "none";
   backend->parses_tools = flags.tool_parser != "none";
+  backend->priority_order = flags.order;
   if (flags.seed) backend->seeds = std::make_shared<SeedSequence>(*flags.seed);
   return backend;
 }

@@ -114,7 +114,7 @@ void ResolveServeFlags(ServeFlags& flags) {
   for (const std::string& key : flags.api.api_keys)
     if (key.empty()) throw StartupError("--api-key must not be empty");
   ReadChatKwargs(flags.chat_kwargs);
-  flags.api.priority_order = OrderOf(flags.run);
+  flags.order = OrderOf(flags.run);
   flags.engine.log_interval = flags.run.logs_steps ? flags.run.log_interval : 0;
 }
 

@@ -21,6 +21,7 @@ struct ServeFlags {
   std::vector<std::string> api_key_files;
   MemoryFlags memory;
   EngineFlags run;
+  PriorityOrder order = PriorityOrder::kNone;  // what `run` says
   EngineOptions engine;
   std::optional<int64_t> seed;
   std::string generation_config = "auto", sampling_defaults = "model";

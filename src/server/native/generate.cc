@@ -49,7 +49,8 @@ void Generate::OnEvent(size_t prompt, TokenEvent event) {
   const auto index = static_cast<size_t>(event.choice);
   Choice& choice = choices_[prompt * n + index];
   if (!choice.finish.is_null()) return;  // ended here by a stop string; this came too late
-  Take(choice, prompt, event);
+  if (!event.prompt_logprobs.empty()) AddInputLogprobs(choice, prompt, event);
+  choice.usage.Take(event, TakeTokens(choice, event));
   if (!choice.finish.is_null()) {
     if (event.finish == FinishReason::kNone)
       backend_->engine->CancelChoice(requests_[prompt].id, event.choice);
@@ -72,11 +73,7 @@ void Generate::OnEvent(size_t prompt, TokenEvent event) {
   if (!choice.finish.is_null() && --num_open_ == 0) FinishAll();
 }
 
-void Generate::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
-  choice.cached_tokens = std::max(choice.cached_tokens, event.cached_tokens);
-  choice.drafted_tokens = event.drafted_tokens;
-  choice.accepted_tokens = event.accepted_tokens;
-  if (!event.prompt_logprobs.empty()) AddInputLogprobs(choice, prompt, event);
+int Generate::TakeTokens(Choice& choice, const TokenEvent& event) {
   for (size_t i = 0; i < event.tokens.size(); ++i) {
     const int32_t token = event.tokens[i];
     choice.ids.push_back(token);
@@ -90,8 +87,9 @@ void Generate::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
     choice.text += output.text;
     if (!output.matched) continue;
     choice.finish = {{"type", "stop"}, {"matched", form_.reply.stops[*output.matched]}};
-    return;  // what came after in the same step is not billed
+    return static_cast<int>(i) + 1;  // what came after in the same step is not billed
   }
+  return static_cast<int>(event.tokens.size());
 }
 
 void Generate::AddInputLogprobs(Choice& choice, size_t prompt, const TokenEvent& event) {
@@ -124,16 +122,17 @@ json::object Generate::Reply(size_t prompt, size_t index) const {
   const Choice& choice = choices_[prompt * static_cast<size_t>(form_.reply.n) + index];
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
   // Tokens a target step, its own counted; 1 without drafts.
-  const int steps = static_cast<int>(choice.ids.size()) - choice.accepted_tokens;
+  const int steps = static_cast<int>(choice.ids.size()) - choice.usage.accepted_tokens;
   json::object meta{
       {"id", form_.reply.id},
       {"finish_reason", choice.finish},
       {"prompt_tokens", requests_[prompt].prompt.size()},
       {"completion_tokens", choice.ids.size()},
-      {"cached_tokens", choice.cached_tokens},
+      {"cached_tokens", choice.usage.cached_tokens},
       {"spec_accept_length", steps > 0 ? static_cast<double>(choice.ids.size()) / steps : 1.0},
       {"e2e_latency", spent.count()},
       {"weight_version", "default"}};
+  if (form_.reply.timings && !choice.finish.is_null()) meta["timings"] = TimingsJson(choice.usage);
   if (form_.logprobs) {
     meta["input_token_logprobs"] = choice.input_logprobs;
     meta["output_token_logprobs"] = choice.output_logprobs;

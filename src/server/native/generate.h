@@ -45,11 +45,12 @@ class Generate : public std::enable_shared_from_this<Generate> {
     std::vector<int32_t> ids;
     json::value finish;  // null while it runs
     json::array input_logprobs, input_top, output_logprobs, output_top;
-    int cached_tokens = 0, drafted_tokens = 0, accepted_tokens = 0;
+    ChoiceUsage usage;
   };
 
   void OnEvent(size_t prompt, TokenEvent event);
-  void Take(Choice& choice, size_t prompt, const TokenEvent& event);
+  // How many of the event's tokens the choice keeps.
+  int TakeTokens(Choice& choice, const TokenEvent& event);
   void AddInputLogprobs(Choice& choice, size_t prompt, const TokenEvent& event);
   json::array Entry(std::optional<float> logprob, int32_t id) const;
   json::value TopEntries(const TokenLogprobs& entry) const;

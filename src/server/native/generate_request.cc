@@ -72,6 +72,7 @@ Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, cons
   if (!sampling.ok()) return sampling.error();
   FillForm(sampling.value(), form.reply);
   form.reply.stream = BoolOf(fields, "stream", false);
+  form.reply.timings = BoolOf(fields, "timings", false);
   if (const json::value* id = fields.if_contains("request_id")) form.reply.id = StringOf(*id);
   form.logprobs = BoolOf(fields, "return_logprob", false);
   form.logprob_start = IntOf(fields, "logprob_start_len", -1);
@@ -100,6 +101,7 @@ Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, cons
         std::min(IntOf(sampling.value(), "max_new_tokens", kDefaultNewTokens), room);
     request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
     request.prompt = std::move(ids);
+    FillScheduling(fields, backend, form.reply, request);
     requests.push_back(std::move(request));
   }
   return requests;

@@ -41,7 +41,7 @@ void ChatCompletion::Start(Request request) {
          {},
          "",
          nullptr,
-         0,
+         {},
          false});
   num_open_ = choices_.size();
   prompt_ids_ = request.prompt;
@@ -80,7 +80,6 @@ void ChatCompletion::OnEvent(TokenEvent event) {
     return Fail(500, Error{"The model's own numbers failed.", "", "numerical_error"}, "api_error");
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
   if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
-  cached_tokens_ = std::max(cached_tokens_, event.cached_tokens);
   if (!event.prompt_logprobs.empty() && form_.prompt_logprobs)
     prompt_logprobs_ = PromptLogprobsJson(backend_->tokenizer.get(), event.prompt_logprobs);
   json::object delta;
@@ -105,9 +104,10 @@ void ChatCompletion::OnEvent(TokenEvent event) {
 }
 
 void ChatCompletion::Take(Choice& choice, const TokenEvent& event, json::object& delta) {
+  int num_kept = 0;  // what comes after a stop string in the same step is not billed
   for (size_t i = 0; i < event.tokens.size() && choice.finish.empty(); ++i) {
     const int32_t token = event.tokens[i];
-    ++choice.num_tokens;
+    ++num_kept;
     if (form_.token_ids) choice.token_ids.emplace_back(token);
     if (form_.num_logprobs >= 0 && i < event.logprobs.size())
       choice.logprobs.emplace_back(LogprobEntry(event.logprobs[i]));
@@ -117,6 +117,7 @@ void ChatCompletion::Take(Choice& choice, const TokenEvent& event, json::object&
     }
     Apply(choice, choice.parser.Push(token), delta);
   }
+  choice.usage.Take(event, num_kept);
 }
 
 void ChatCompletion::Apply(Choice& choice, const std::vector<ReplyDelta>& deltas,
@@ -200,17 +201,14 @@ json::object ChatCompletion::Envelope(const char* object) const {
 }
 
 json::object ChatCompletion::Usage() const {
-  int64_t completion_tokens = 0, reasoning_tokens = 0;
+  ChoiceUsage all;
+  int64_t reasoning_tokens = 0;
   for (const Choice& choice : choices_) {
-    completion_tokens += choice.num_tokens;
+    all.Add(choice.usage);
     reasoning_tokens += choice.parser.num_reasoning_tokens();
   }
-  const auto prompt_tokens = static_cast<int64_t>(prompt_ids_.size());
-  return {{"prompt_tokens", prompt_tokens},
-          {"completion_tokens", completion_tokens},
-          {"total_tokens", prompt_tokens + completion_tokens},
-          {"prompt_tokens_details", json::object{{"cached_tokens", cached_tokens_}}},
-          {"completion_tokens_details", json::object{{"reasoning_tokens", reasoning_tokens}}}};
+  all.cached_tokens = choices_[0].usage.cached_tokens;  // the choices share the prompt
+  return UsageJson(static_cast<int64_t>(prompt_ids_.size()), all, reasoning_tokens);
 }
 
 void ChatCompletion::SendChunk(size_t index, json::object delta) {
@@ -230,6 +228,7 @@ void ChatCompletion::SendChunk(size_t index, json::object delta) {
   if (!choice.finish.empty()) {
     entry["finish_reason"] = choice.finish;
     entry["stop_reason"] = choice.stop_reason;
+    if (form_.timings) entry["timings"] = TimingsJson(choice.usage);
   }
   json::object chunk = Envelope("chat.completion.chunk");
   chunk["choices"] = json::array{std::move(entry)};
@@ -288,6 +287,7 @@ void ChatCompletion::FinishAll() {
     if (form_.num_logprobs >= 0)
       entry["logprobs"] = json::object{{"content", std::move(choice.logprobs)}};
     if (form_.token_ids) entry["token_ids"] = std::move(choice.token_ids);
+    if (form_.timings) entry["timings"] = TimingsJson(choice.usage);
     choices.emplace_back(std::move(entry));
   }
   reply["choices"] = std::move(choices);

@@ -30,7 +30,7 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
     json::array logprobs, token_ids;  // not sent yet
     std::string finish;               // empty while it runs
     json::value stop_reason;
-    int num_tokens = 0;
+    ChoiceUsage usage;
     bool sent_role = false;
   };
 
@@ -59,7 +59,6 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
   bool sent_prompt_ids_ = false;
   std::vector<Choice> choices_;
   size_t num_open_ = 0;
-  int cached_tokens_ = 0;
   bool done_ = false;
 };
 

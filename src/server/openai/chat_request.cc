@@ -160,6 +160,7 @@ Result<Request> MakeChatRequest(const json::object& fields, const Backend& backe
   request.max_tokens =
       static_cast<int>(std::min(NumberOf(fields, "max_completion_tokens", room), room));
   request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
+  FillScheduling(fields, backend, form, request);
   return request;
 }
 

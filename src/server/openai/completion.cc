@@ -107,13 +107,17 @@ void Completion::OnEvent(size_t prompt, TokenEvent event) {
 }
 
 void Completion::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
-  cached_tokens_ = std::max(cached_tokens_, event.cached_tokens);
-  if (choice.num_tokens == 0 && form_.echo && choice.text.empty()) AddEcho(choice, prompt, event);
+  if (choice.usage.num_tokens == 0 && form_.echo && choice.text.empty())
+    AddEcho(choice, prompt, event);
   if (!event.prompt_logprobs.empty() && form_.prompt_logprobs)
     choice.prompt_logprobs = PromptLogprobsJson(backend_->tokenizer.get(), event.prompt_logprobs);
+  choice.usage.Take(event, TakeTokens(choice, event));
+}
+
+int Completion::TakeTokens(Choice& choice, const TokenEvent& event) {
+  const int num_tokens = static_cast<int>(event.tokens.size());
   for (size_t i = 0; i < event.tokens.size(); ++i) {
     const int32_t token = event.tokens[i];
-    ++choice.num_tokens;
     if (form_.token_ids) choice.token_ids.emplace_back(token);
     if (form_.num_logprobs >= 0)
       AddLogprobs(choice, i < event.logprobs.size() ? &event.logprobs[i] : nullptr, token);
@@ -127,9 +131,10 @@ void Completion::Take(Choice& choice, size_t prompt, const TokenEvent& event) {
     if (output.matched) {
       choice.finish = "stop";
       choice.stop_reason = form_.stops[*output.matched];
-      return;  // what came after in the same step is not billed
+      return static_cast<int>(i) + 1;  // what came after in the same step is not billed
     }
   }
+  return num_tokens;
 }
 
 void Completion::AddEcho(Choice& choice, size_t prompt, const TokenEvent& event) {
@@ -180,6 +185,7 @@ json::object Completion::ChoiceObject(size_t index, std::string text) {
   else
     object["finish_reason"] = choice.finish;
   object["stop_reason"] = choice.stop_reason;
+  if (form_.timings && !choice.finish.empty()) object["timings"] = TimingsJson(choice.usage);
   if (form_.token_ids) {
     object["token_ids"] = std::exchange(choice.token_ids, {});
     if (!choice.begun)
@@ -193,15 +199,14 @@ json::object Completion::ChoiceObject(size_t index, std::string text) {
 }
 
 json::object Completion::Usage() const {
-  int64_t prompt_tokens = 0, completion_tokens = 0;
+  int64_t prompt_tokens = 0;
   for (const Request& request : requests_)
     prompt_tokens += static_cast<int64_t>(request.prompt.size());
-  for (const Choice& choice : choices_) completion_tokens += choice.num_tokens;
-  return {{"prompt_tokens", prompt_tokens},
-          {"completion_tokens", completion_tokens},
-          {"total_tokens", prompt_tokens + completion_tokens},
-          {"prompt_tokens_details", json::object{{"cached_tokens", cached_tokens_}}},
-          {"completion_tokens_details", json::object{{"reasoning_tokens", 0}}}};
+  ChoiceUsage all;
+  for (const Choice& choice : choices_) all.Add(choice.usage);
+  for (size_t i = 0; i < choices_.size(); i += static_cast<size_t>(form_.n))
+    all.cached_tokens += choices_[i].usage.cached_tokens;  // of each prompt once
+  return UsageJson(prompt_tokens, all, 0);
 }
 
 void Completion::SendChunk(size_t index, std::string text) {

@@ -10,6 +10,7 @@
 
 #include "io/json.h"
 #include "server/http/exchange.h"
+#include "server/openai/choice_usage.h"
 #include "server/token_engine.h"
 #include "text/chat_template.h"
 #include "text/stop_matcher.h"
@@ -45,6 +46,7 @@ struct Backend {
   RenderOptions chat_defaults;
   bool parses_reasoning = true, parses_tools = true;
   std::shared_ptr<SeedSequence> seeds;  // null: random
+  PriorityOrder priority_order = PriorityOrder::kNone;
 };
 
 // The answer's identity and form.
@@ -55,6 +57,8 @@ struct ReplyForm {
   bool echo = false, skip_special = true;
   bool token_ids = false;      // return_token_ids
   bool ids_as_tokens = false;  // return_tokens_as_token_ids
+  bool timings = false;
+  CacheSalt caller_salt{};  // of whoever asks: prompts share the prefix cache under it only
   int num_logprobs = -1;
   bool prompt_logprobs = false;  // as a list of their own
   int n = 1;
@@ -93,12 +97,14 @@ class Completion : public std::enable_shared_from_this<Completion> {
     json::object logprobs;  // not sent yet, as are these two
     json::array token_ids;
     json::array prompt_logprobs;  // with the first tokens of a prompt's first choice
-    int num_tokens = 0;
+    ChoiceUsage usage;
     bool begun = false;
   };
 
   void OnEvent(size_t prompt, TokenEvent event);
   void Take(Choice& choice, size_t prompt, const TokenEvent& event);
+  // How many of the event's tokens the choice keeps.
+  int TakeTokens(Choice& choice, const TokenEvent& event);
   void AddEcho(Choice& choice, size_t prompt, const TokenEvent& event);
   void AddLogprobs(Choice& choice, const TokenLogprobs* entry, int32_t token);
   void SendChunk(size_t index, std::string text);
@@ -116,7 +122,6 @@ class Completion : public std::enable_shared_from_this<Completion> {
   std::vector<Request> requests_;
   std::vector<Choice> choices_;  // prompt * n + choice
   size_t num_open_ = 0;
-  int cached_tokens_ = 0;
   bool done_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <random>
 
+#include "base/sha256.h"
 #include "server/openai/field_values.h"
 
 namespace lapidary {
@@ -113,7 +114,27 @@ std::optional<Error> CheckTogether(const json::object& fields, const char* input
   return {};
 }
 
+void FillScheduling(const json::object& fields, const Backend& backend, const ReplyForm& form,
+                    Request& request) {
+  const int priority = IntOf(fields, "priority", 0);
+  if (backend.priority_order == PriorityOrder::kLowFirst) request.priority = priority;
+  // ~ turns the order round without overflow.
+  if (backend.priority_order == PriorityOrder::kHighFirst) request.priority = ~priority;
+  if (fields.contains("speculative_num_steps"))
+    request.max_drafts = IntOf(fields, "speculative_num_steps", 0);
+  request.salt = form.caller_salt;
+  if (const json::value* salt = fields.if_contains("cache_salt"))
+    request.salt = HmacSha256(
+        {reinterpret_cast<const char*>(form.caller_salt.data()), form.caller_salt.size()},
+        salt->get_string());
+  const std::optional<int32_t> turn =
+      backend.tokenizer == nullptr ? std::nullopt : backend.tokenizer->Find("<|turn>");
+  for (size_t i = 0; turn && i < request.prompt.size(); ++i)
+    if (request.prompt[i] == *turn) request.turn_borders.push_back(static_cast<int32_t>(i));
+}
+
 void FillForm(const json::object& fields, ReplyForm& form) {
+  form.timings = BoolOf(fields, "timings", false);
   form.stream = BoolOf(fields, "stream", false);
   if (const json::value* options = fields.if_contains("stream_options")) {
     const auto is_true = [&](const char* name) {
@@ -179,6 +200,7 @@ Result<std::vector<Request>> MakeRequests(const json::object& fields, const Back
         static_cast<int>(std::min(NumberOf(fields, "max_completion_tokens", 16), room));
     request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
     request.prompt = std::move(ids);
+    FillScheduling(fields, backend, form, request);
     requests.push_back(std::move(request));
   }
   if (requests.size() * static_cast<size_t>(form.n) > 1024)

@@ -16,6 +16,10 @@ std::vector<int32_t> EncodeText(const json::value& text, const Backend& backend,
 // Fields whose meaning depends on another field; `input` is required.
 std::optional<Error> CheckTogether(const json::object& fields, const char* input);
 void FillForm(const json::object& fields, ReplyForm& form);
+// The parts of a request that do not change its tokens: priority, drafts, and under which salt and
+// turn borders its prompt is cached. Wants the prompt.
+void FillScheduling(const json::object& fields, const Backend& backend, const ReplyForm& form,
+                    Request& request);
 
 }  // namespace lapidary
 
