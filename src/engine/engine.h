@@ -27,7 +27,7 @@ struct EngineOptions {
   int num_threads = 0;                // 0: all cores
   bool fast_prefill = true;           // YOCO prefill in models with shared KV layers
   int reserved_output_tokens = 4096;  // of each request; beyond it a sequence may be retracted
-  bool overcommit = false;            // reserve prompts only
+  bool overcommit = false;            // reserve prompts and what outputs turned out to need
   bool prefix_cache = true;
   bool overlap = true;  // plan a step ahead of the tokens
   int num_draft_tokens =

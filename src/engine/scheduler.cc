@@ -16,6 +16,10 @@ int CellsOf(int num_tokens) { return (num_tokens + kPageTokens - 1) / kPageToken
 // Chunks of a step that may bring a window of their own into scratch.
 constexpr int kWindowedChunks = 8;
 
+// Of what overcommit reserves, the part that each sequence's end takes back: about one retraction
+// in twenty sequences, at any load.
+constexpr int kReservedPart = 32;
+
 }  // namespace
 
 Scheduler::Scheduler(const KvLayout& layout, int32_t num_slabs, const SchedulerLimits& limits)
@@ -25,7 +29,8 @@ Scheduler::Scheduler(const KvLayout& layout, int32_t num_slabs, const SchedulerL
       pool_(layout, num_slabs),
       cache_(layout, pool_),
       budget_(pool_, cache_),
-      payers_(static_cast<size_t>(pool_.num_pages(PageKind::kSliding))) {
+      payers_(static_cast<size_t>(pool_.num_pages(PageKind::kSliding))),
+      reserved_output_(limits.overcommit ? kPageTokens : limits.reserved_output) {
   CHECK(limits.max_running >= 1 && limits.chunk_tokens >= kPageTokens && limits.max_length >= 2,
         "{} running, chunk {}, length {}", limits.max_running, limits.chunk_tokens,
         limits.max_length);
@@ -137,6 +142,8 @@ void Scheduler::KeepSlidingShare() {
 
 void Scheduler::Stop(Sequence& sequence) {
   if (sequence.runs()) {
+    if (limits_.overcommit)
+      reserved_output_ = std::max(kPageTokens, reserved_output_ - reserved_output_ / kReservedPart);
     running_.erase(sequence.place);
     ReleaseAll(sequence);
   } else {
@@ -206,13 +213,17 @@ void Scheduler::Retract(Sequence& sequence) {
   const bool overgrown = sequence.promised.full == 0 && sequence.num_full >= sequence.reserved.full;
   if (sequence.decode_rows > 0) --num_decoding_;
   sequence.decode_rows = 0;
-  sequence.computed_before = sequence.in_prefill() ? sequence.prefilled : sequence.length();
+  sequence.computed_before = std::max(
+      sequence.computed_before, sequence.in_prefill() ? sequence.prefilled : sequence.length());
   running_.erase(sequence.place);
   ReleaseAll(sequence);
   sequence.drafts_ready = sequence.scored = sequence.overtaken = 0;
   ++sequence.retractions;
   waiting_.emplace(sequence.order, &sequence);
   retracted_ = true;
+  if (limits_.overcommit)
+    reserved_output_ =
+        std::min(std::max(kPageTokens, limits_.reserved_output), 2 * reserved_output_);
   ++counters_.retractions;
   counters_.retractions_within += !overgrown;
 }
@@ -298,10 +309,16 @@ bool Scheduler::WaitsForItsPrompt(const Sequence& sequence) const {
 // In order of priority and arrival. One that does not fit may be overtaken, a bounded number of
 // times.
 void Scheduler::Admit() {
-  if (!may_admit_) return;
+  // Reservations grow with their tokens: while the least does not fit, nobody does.
+  if (!may_admit_ && !budget_.Fits(formula_.Pages(least_wanted_))) return;
   may_admit_ = false;
+  least_wanted_ = limits_.max_length;
   std::vector<Sequence*> passed;
   std::set<int> closed;  // priorities in which nobody may overtake any more
+  const auto pass = [&](Sequence& sequence) {
+    passed.push_back(&sequence);
+    if (sequence.overtaken >= kMaxOvertakes) closed.insert(sequence.order.first);
+  };
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     if (free_slots_.empty() || rows_left_ <= 0) {
       may_admit_ = true;  // the rest was not looked at
@@ -316,17 +333,44 @@ void Scheduler::Admit() {
     switch (TryAdmit(sequence)) {
       case Admission::kNoRows:
         may_admit_ = true;
-        return;
+        if (retracted_ || rows_left_ < kPageTokens) return;
+        pass(sequence);  // it lacks rows with logits, or scratch: others need neither
+        break;
       case Admission::kNoPages:
-        passed.push_back(&sequence);
+        least_wanted_ = std::min(least_wanted_, ReservedTokens(sequence));
+        pass(sequence);
         break;
       case Admission::kAdmitted:
         for (Sequence* earlier : passed)
-          earlier->overtaken += earlier->order.first == sequence.order.first;
+          if (earlier->order.first == sequence.order.first && ++earlier->overtaken >= kMaxOvertakes)
+            closed.insert(earlier->order.first);
         break;
     }
-    for (const Sequence* earlier : passed)
-      if (earlier->overtaken >= kMaxOvertakes) closed.insert(earlier->order.first);
+  }
+}
+
+// Takes the first cells of a match into use if what the sequence then lacks can be promised.
+bool Scheduler::EnterIfItFits(const Sequence& sequence, const PrefixCache::Match& match,
+                              int cells) {
+  const int first_sliding = BatchBuilder::FirstCell(layout_.window, cells * kPageTokens);
+  cache_.Enter(match, cells, first_sliding);
+  const PageCount reserved = formula_.Pages(ReservedTokens(sequence));
+  int64_t to_pay = 0;
+  for (int cell = first_sliding; layout_.sliding_page_bytes > 0 && cell < cells; ++cell)
+    to_pay += pool_.num_users(match.nodes[static_cast<size_t>(cell)]->sliding) == 1;
+  if (budget_.Fits({std::max<int64_t>(0, reserved.full - cells),
+                    std::max<int64_t>(0, reserved.sliding - to_pay)}))
+    return true;
+  LeaveMatch(match, cells);
+  return false;
+}
+
+void Scheduler::LeaveMatch(const PrefixCache::Match& match, int cells) {
+  const int first_sliding = BatchBuilder::FirstCell(layout_.window, cells * kPageTokens);
+  for (int cell = cells; cell-- > 0;) {
+    PrefixNode* node = match.nodes[static_cast<size_t>(cell)];
+    if (layout_.sliding_page_bytes > 0 && cell >= first_sliding) cache_.LeaveSliding(node);
+    cache_.Leave(node);
   }
 }
 
@@ -338,28 +382,21 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
     match = cache_.Find(sequence.spec.salt,
                         std::span(sequence.tokens)
                             .first(static_cast<size_t>((length - 1) / kPageTokens * kPageTokens)));
-  const int cells = match.num_cells;
-  const int first_sliding = BatchBuilder::FirstCell(window, cells * kPageTokens);
-  cache_.Enter(match, cells, first_sliding);
-  const PageCount reserved = formula_.Pages(ReservedTokens(sequence));
-  const bool has_sliding = layout_.sliding_page_bytes > 0;
-  int64_t to_pay = 0;
-  for (int cell = first_sliding; has_sliding && cell < cells; ++cell)
-    to_pay += pool_.num_users(match.nodes[static_cast<size_t>(cell)]->sliding) == 1;
-  const PageCount missing = {std::max<int64_t>(0, reserved.full - cells),
-                             std::max<int64_t>(0, reserved.sliding - to_pay)};
+  // Cached pages keep the slabs they lie in: scattered ones can cost more than new ones would.
+  int cells = match.num_cells;
+  if (!EnterIfItFits(sequence, match, cells)) {
+    if (cells == 0 || !EnterIfItFits(sequence, match, 0)) return Admission::kNoPages;
+    cells = 0;
+  }
   sequence.prefilled = cells * kPageTokens;
   sequence.prefill_end = length;
-  const bool fits = budget_.Fits(missing);
-  const int num_rows = fits ? ChunkRows(sequence) : 0;
+  const int num_rows = ChunkRows(sequence);
   if (num_rows == 0) {
-    for (int cell = cells; cell-- > 0;) {
-      PrefixNode* node = match.nodes[static_cast<size_t>(cell)];
-      if (has_sliding && cell >= first_sliding) cache_.LeaveSliding(node);
-      cache_.Leave(node);
-    }
-    return fits ? Admission::kNoRows : Admission::kNoPages;
+    LeaveMatch(match, cells);
+    return Admission::kNoRows;
   }
+  const int first_sliding = BatchBuilder::FirstCell(window, cells * kPageTokens);
+  const bool has_sliding = layout_.sliding_page_bytes > 0;
 
   waiting_.erase(sequence.order);
   running_.push_back(&sequence);
@@ -367,7 +404,7 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
   plan_.starts.push_back({sequence.slot, sequence.id(), sequence.tokens, sequence.spec.params});
-  sequence.reserved = reserved;
+  sequence.reserved = formula_.Pages(ReservedTokens(sequence));
   sequence.nodes.assign(match.nodes.begin(), match.nodes.begin() + cells);
   for (int cell = 0; cell < cells; ++cell) {
     const PrefixNode* node = sequence.nodes[static_cast<size_t>(cell)];
@@ -420,53 +457,19 @@ void Scheduler::Commit(const StepResult& result) {
               sequence.length() + count <= sequence.spec.max_tokens,
           "{} tokens of {} rows, {} before", count, rows.num_rows, sequence.length());
     sequence.tokens.insert(sequence.tokens.end(), result[i].tokens.begin(), result[i].tokens.end());
+    // Retracted before this was read.
+    if (!sequence.runs()) sequence.computed_before = sequence.length();
     if (result[i].finished) {
       sequence.failed = result[i].failed;
+      // Its pages may hold what is not finite: from here on nobody finds them.
+      if (sequence.failed)
+        for (PrefixNode* node : sequence.nodes) cache_.Forget(node);
       Remove(rows.id);
       continue;
     }
     CHECK(!rows.samples || (count >= 1 && sequence.length() < sequence.spec.max_tokens),
           "sequence {} goes on at its end", rows.id);
   }
-}
-
-void Scheduler::CheckInvariants() const {
-  pool_.CheckInvariants();
-  cache_.CheckInvariants();
-  budget_.CheckInvariants();
-  std::map<FullPage, int> full;
-  std::map<SlidingPage, int> sliding;
-  std::set<int32_t> slots;
-  PageCount promised;
-  for (const auto& [id, s] : sequences_) {
-    promised.full += s->promised.full;
-    promised.sliding += s->promised.sliding;
-    for (const FullPage page : s->full)
-      if (page != FullPage::kNone) ++full[page];
-    for (const SlidingPage page : s->sliding)
-      if (page != SlidingPage::kNone) ++sliding[page];
-    if (s->runs())
-      CHECK(slots.insert(s->slot).second, "slot {} twice", s->slot);
-    else
-      CHECK(
-          s->promised.full == 0 && s->promised.sliding == 0 && s->num_full == 0 && s->nodes.empty(),
-          "sequence {} waits and holds something", id);
-    CHECK(std::count(payers_.begin(), payers_.end(), s.get()) == s->num_paid,
-          "sequence {} pays for {} pages", id, s->num_paid);
-    CHECK(s->overtaken <= kMaxOvertakes, "sequence {} overtaken {} times", id, s->overtaken);
-  }
-  CHECK(slots.size() + free_slots_.size() == static_cast<size_t>(limits_.max_running),
-        "{} slots in use", slots.size());
-  CHECK(running_.size() + waiting_.size() == sequences_.size(), "{} live", sequences_.size());
-  CHECK(promised.full == budget_.promised().full && promised.sliding == budget_.promised().sliding,
-        "{} and {} pages promised", promised.full, promised.sliding);
-  for (const auto& [page, users] : full)
-    CHECK(pool_.num_users(page) == users, "full page {}", static_cast<int32_t>(page));
-  for (const auto& [page, users] : sliding)
-    CHECK(pool_.num_users(page) == users, "sliding page {}", static_cast<int32_t>(page));
-  CHECK(static_cast<int64_t>(full.size()) == pool_.num_live_pages(PageKind::kFull) &&
-            static_cast<int64_t>(sliding.size()) == pool_.num_live_pages(PageKind::kSliding),
-        "{} full and {} sliding pages in use", full.size(), sliding.size());
 }
 
 }  // namespace lapidary

@@ -60,7 +60,7 @@ struct SchedulerLimits {
   int max_running = 64;
   int chunk_tokens = 256;      // rows of a step that prompt chunks and decode rows share
   int reserved_output = 4096;  // beyond it a sequence grows page by page and may be retracted
-  bool overcommit = false;     // reserve the prompt and one page only
+  bool overcommit = false;     // reserve the prompt and what outputs turned out to need
   int max_drafts = 0;          // k
   int max_draft_rows = 64;     // a step; beyond it sequences verify fewer drafts
   int max_length = 0;          // of a sequence
@@ -118,6 +118,9 @@ class Scheduler {
   // Frees all idle pages of the prefix cache.
   int64_t FlushCache() { return cache_.Flush(); }
   const KvFormula& formula() const { return formula_; }
+  // Tokens that a new sequence reserves beyond its prompt, if it asks for as many. In overcommit a
+  // page at first; each retraction doubles it, each sequence that ends takes a part of it back.
+  int reserved_output() const { return reserved_output_; }
 
   // For tests.
   void CheckInvariants() const;
@@ -144,6 +147,8 @@ class Scheduler {
   bool PlanChunk(Sequence& sequence, int num_rows);
   enum class Admission : uint8_t { kAdmitted, kNoPages, kNoRows };
   Admission TryAdmit(Sequence& sequence);
+  bool EnterIfItFits(const Sequence& sequence, const PrefixCache::Match& match, int cells);
+  void LeaveMatch(const PrefixCache::Match& match, int cells);
   bool WaitsForItsPrompt(const Sequence& sequence) const;
   void Retract(Sequence& sequence);
   void Stop(Sequence& sequence);
@@ -188,8 +193,10 @@ class Scheduler {
   SchedulerCounters counters_;
   uint64_t next_step_ = 1;
   int64_t next_arrival_ = 0;
+  int reserved_output_;
   int num_decoding_ = 0;
   bool may_admit_ = true;  // something changed since the last look at all who wait
+  int least_wanted_ = 0;   // then: the fewest tokens that one of them reserves and that did not fit
 
   // Of the plan in the making.
   StepPlan plan_;

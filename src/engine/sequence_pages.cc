@@ -1,4 +1,7 @@
 // The scheduler's part that moves pages between a sequence, the budget and the prefix cache.
+#include <algorithm>
+#include <map>
+#include <set>
 #include <span>
 #include <type_traits>
 
@@ -11,8 +14,8 @@ namespace lapidary {
 int Scheduler::ReservedTokens(const Sequence& sequence) const {
   // Each retraction reserves more; the last one all, so that it is the last.
   if (sequence.retractions >= kMaxRetractions) return sequence.spec.max_tokens;
-  const int64_t output = limits_.overcommit && sequence.retractions == 0
-                             ? kPageTokens
+  const int64_t output = sequence.retractions == 0
+                             ? reserved_output_
                              : int64_t{limits_.reserved_output} << sequence.retractions;
   return static_cast<int>(std::min<int64_t>(
       sequence.spec.max_tokens,
@@ -171,6 +174,7 @@ void Scheduler::RegisterPages(Sequence& sequence, int num_cells) {
 // At the start of a plan: what earlier plans computed becomes visible to other sequences, and spare
 // pages go. A decoding sequence gives only pages whose step is committed: its rows were looked at.
 void Scheduler::Settle(Sequence& sequence) {
+  if (sequence.failed) return;
   const int known = sequence.in_prefill() ? sequence.prefilled : sequence.length() - 1;
   RegisterPages(sequence, known / kPageTokens);
   ReleaseSlidingBelow(sequence, std::min(sequence.window_begin, sequence.sliding_end));
@@ -183,9 +187,7 @@ void Scheduler::ReleaseAll(Sequence& sequence) {
   std::erase_if(plan_.table_changes, [slot](const auto& change) { return change.slot == slot; });
   if (std::erase_if(plan_.starts, [slot](const auto& start) { return start.slot == slot; }) == 0)
     plan_.freed_slots.push_back(slot);
-  if (sequence.failed) {
-    for (PrefixNode* node : sequence.nodes) cache_.Forget(node);
-  } else {
+  if (!sequence.failed) {
     // What was planned is computed before anybody can read it: steps run in order.
     const int known = sequence.in_prefill() ? sequence.prefilled : sequence.length() - 1;
     RegisterPages(sequence, known / kPageTokens);
@@ -205,6 +207,45 @@ void Scheduler::ReleaseAll(Sequence& sequence) {
   sequence.kept_windows.clear();
   Rebudget(sequence);
   may_admit_ = true;
+}
+
+void Scheduler::CheckInvariants() const {
+  pool_.CheckInvariants();
+  cache_.CheckInvariants();
+  budget_.CheckInvariants();
+  std::map<FullPage, int> full;
+  std::map<SlidingPage, int> sliding;
+  std::set<int32_t> slots;
+  PageCount promised;
+  for (const auto& [id, s] : sequences_) {
+    promised.full += s->promised.full;
+    promised.sliding += s->promised.sliding;
+    for (const FullPage page : s->full)
+      if (page != FullPage::kNone) ++full[page];
+    for (const SlidingPage page : s->sliding)
+      if (page != SlidingPage::kNone) ++sliding[page];
+    if (s->runs())
+      CHECK(slots.insert(s->slot).second, "slot {} twice", s->slot);
+    else
+      CHECK(
+          s->promised.full == 0 && s->promised.sliding == 0 && s->num_full == 0 && s->nodes.empty(),
+          "sequence {} waits and holds something", id);
+    CHECK(std::count(payers_.begin(), payers_.end(), s.get()) == s->num_paid,
+          "sequence {} pays for {} pages", id, s->num_paid);
+    CHECK(s->overtaken <= kMaxOvertakes, "sequence {} overtaken {} times", id, s->overtaken);
+  }
+  CHECK(slots.size() + free_slots_.size() == static_cast<size_t>(limits_.max_running),
+        "{} slots in use", slots.size());
+  CHECK(running_.size() + waiting_.size() == sequences_.size(), "{} live", sequences_.size());
+  CHECK(promised.full == budget_.promised().full && promised.sliding == budget_.promised().sliding,
+        "{} and {} pages promised", promised.full, promised.sliding);
+  for (const auto& [page, users] : full)
+    CHECK(pool_.num_users(page) == users, "full page {}", static_cast<int32_t>(page));
+  for (const auto& [page, users] : sliding)
+    CHECK(pool_.num_users(page) == users, "sliding page {}", static_cast<int32_t>(page));
+  CHECK(static_cast<int64_t>(full.size()) == pool_.num_live_pages(PageKind::kFull) &&
+            static_cast<int64_t>(sliding.size()) == pool_.num_live_pages(PageKind::kSliding),
+        "{} full and {} sliding pages in use", full.size(), sliding.size());
 }
 
 }  // namespace lapidary
