@@ -5,7 +5,7 @@ ARGS  ?=
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations fuzz hostile clients bench cuda gpu-bundle clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda gpu-bundle clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -55,6 +55,18 @@ mutations: setup  ## 2,000 damaged checkpoints
 	@cmake --preset cpu -DLAPIDARY_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS) --target mutations_test
 	@$(BUILD)/tests/checkpoints/mutations_test --rounds-percent=400
+
+STEPS := 300000000
+SEED  := 1
+simulate: setup   ## 300 million steps of the scheduler under faults; make simulate STEPS=N SEED=S
+	@cmake --preset cpu -DLAPIDARY_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS) --target simulation
+	@$(BUILD)/tests/simulation/simulation --steps $(STEPS) --seed $(SEED) --twice 1000 --progress
+
+mutants: setup    ## known bugs, planted one at a time: the simulation has to notice them
+	@cmake --preset cpu -DLAPIDARY_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS) --target simulation
+	@python3 tools/mutants/run.py $(BUILD) --jobs $(JOBS)
 
 SECONDS := 45
 fuzz:             ## every fuzz target for 45 s; make fuzz SECONDS=600

@@ -15,15 +15,17 @@ uint32_t Mix(uint32_t mark, int32_t token) {
 
 }  // namespace
 
-FakeDevice::FakeDevice(const KvLayout& layout, int32_t num_slabs, const SchedulerLimits& limits)
+FakeDevice::FakeDevice(const KvLayout& layout, const SlabPool& pool, const SchedulerLimits& limits,
+                       bool greedy)
     : layout_(layout),
-      limits_(limits),
+      pool_(pool),
+      is_greedy_(greedy),
       cells_(Scheduler::TableCells(limits)),
       slots_(static_cast<size_t>(limits.max_running)) {
-  const int32_t per_slab[2] = {layout.full_pages_per_slab, layout.sliding_pages_per_slab};
-  for (size_t kind = 0; kind < 2; ++kind) {
-    tables_[kind].assign(slots_.size() * static_cast<size_t>(cells_), -1);
-    pages_[kind].assign(static_cast<size_t>(num_slabs * per_slab[kind] * kPageTokens), 0);
+  for (const PageKind kind : {PageKind::kFull, PageKind::kSliding}) {
+    const auto k = static_cast<size_t>(kind);
+    tables_[k].assign(slots_.size() * static_cast<size_t>(cells_), -1);
+    pages_[k].assign(static_cast<size_t>(pool.num_pages(kind) * kPageTokens), 0);
   }
   scratch_.assign(static_cast<size_t>(Scheduler::MaxScratchPages(layout, limits) * kPageTokens), 0);
 }
@@ -55,16 +57,46 @@ void FakeDevice::Start(const SlotStart& start) {
   for (const int32_t token : start.tokens) Push(slot, token);
 }
 
-StepNews FakeDevice::Run(const StepPlan& plan, std::mt19937_64& rng) {
+void FakeDevice::Apply(const StepPlan& plan) {
   for (const int32_t slot : plan.freed_slots) {
+    CHECK(!slots_.at(static_cast<size_t>(slot)).tokens.empty(), "slot {} is free already", slot);
     slots_.at(static_cast<size_t>(slot)) = {};
     for (auto& table : tables_) std::fill_n(table.begin() + slot * cells_, cells_, -1);
   }
   for (const SlotStart& start : plan.starts) Start(start);
-  for (const TableChange& change : plan.table_changes)
+  for (const TableChange& change : plan.table_changes) {
+    CHECK(change.cell >= 0 && change.cell < cells_, "cell {} of slot {}", change.cell, change.slot);
     tables_[static_cast<size_t>(change.kind)].at(
         static_cast<size_t>(change.slot * cells_ + change.cell)) = change.page;
+  }
+}
 
+void FakeDevice::CheckTables() const {
+  for (const PageKind kind : {PageKind::kFull, PageKind::kSliding}) {
+    const std::vector<int32_t>& table = tables_[static_cast<size_t>(kind)];
+    num_users_.assign(static_cast<size_t>(pool_.num_pages(kind)), 0);
+    int64_t num_pages = 0;
+    for (size_t i = 0; i < table.size(); ++i) {
+      if (table[i] == -1) continue;
+      CHECK(!slots_[i / static_cast<size_t>(cells_)].tokens.empty(),
+            "page {} in the table of the free slot {}", table[i], i / static_cast<size_t>(cells_));
+      num_pages += num_users_.at(static_cast<size_t>(table[i]))++ == 0;
+    }
+    for (const int32_t page : table) {
+      if (page == -1) continue;
+      const int32_t users = kind == PageKind::kFull ? pool_.num_users(FullPage{page})
+                                                    : pool_.num_users(SlidingPage{page});
+      CHECK(users == num_users_[static_cast<size_t>(page)], "page {} of kind {}: {} users, {}",
+            page, static_cast<int>(kind), num_users_[static_cast<size_t>(page)], users);
+    }
+    CHECK(num_pages == pool_.num_live_pages(kind), "{} pages of kind {} in tables, {} in use",
+          num_pages, static_cast<int>(kind), pool_.num_live_pages(kind));
+  }
+}
+
+StepNews FakeDevice::Run(const StepPlan& plan, std::mt19937_64& rng) {
+  Apply(plan);
+  CheckTables();
   StepNews news;
   news.number = plan.number;
   for (const PlannedRows& planned : plan.rows) news.rows.push_back(Draw(planned, rng));
@@ -88,6 +120,16 @@ StepNews FakeDevice::Run(const StepPlan& plan, std::mt19937_64& rng) {
   return news;
 }
 
+void FakeDevice::Spoil(int32_t slot) {
+  for (const PageKind kind : {PageKind::kFull, PageKind::kSliding})
+    for (int32_t cell = 0; cell < cells_; ++cell) {
+      const auto k = static_cast<size_t>(kind);
+      const int32_t page = tables_[k][static_cast<size_t>(slot * cells_ + cell)];
+      if (page < 0 || std::count(tables_[k].begin(), tables_[k].end(), page) != 1) continue;
+      std::fill_n(pages_[k].begin() + page * kPageTokens, kPageTokens, 0u);
+    }
+}
+
 RowsNews FakeDevice::Draw(const PlannedRows& planned, std::mt19937_64& rng) const {
   RowsNews news;
   if (!planned.samples) return news;
@@ -95,7 +137,11 @@ RowsNews FakeDevice::Draw(const PlannedRows& planned, std::mt19937_64& rng) cons
   news.num_drafted = planned.decode ? planned.num_rows - 1 : 0;
   auto count = static_cast<int>(1 + rng() % static_cast<uint64_t>(news.num_drafted + 1));
   count = std::min(count, slot.max_length - static_cast<int>(slot.tokens.size()));
-  for (int i = 0; i < count; ++i) news.tokens.push_back(static_cast<int32_t>(rng() % 3));
+  uint32_t mark = slot.marks.back();
+  for (int i = 0; i < count; ++i) {
+    news.tokens.push_back(static_cast<int32_t>(is_greedy_ ? mark / 7 % 3 : rng() % 3));
+    mark = Mix(mark, news.tokens.back());
+  }
   news.num_accepted = std::max(0, count - 1);
   return news;
 }
@@ -138,17 +184,34 @@ void FakeDevice::AddRows(const PlannedRows& planned, const RowsNews& drawn, std:
     rows.push_back({planned.slot, p, slot.marks[static_cast<size_t>(p)], first_page, first_cell});
 }
 
+int32_t FakeDevice::PageAt(PageKind kind, const Row& row) const {
+  return tables_[static_cast<size_t>(kind)]
+                [static_cast<size_t>(row.slot * cells_ + row.position / kPageTokens)];
+}
+
+// Nobody writes where another reads, or into what the prefix cache keeps.
+template <typename Page>
+void FakeDevice::CheckIsOwn(Page page) const {
+  CHECK(pool_.num_users(page) == 1 && !pool_.is_cached(page), "page {} is written with {} users{}",
+        static_cast<int32_t>(page), pool_.num_users(page),
+        pool_.is_cached(page) ? " and the cache" : "");
+}
+
 void FakeDevice::Store(const Row& row) {
   if (layout_.full_page_bytes > 0) {
     uint32_t* full = Cell(PageKind::kFull, row.slot, row.position);
     CHECK(full != nullptr, "no full page for position {} of slot {}", row.position, row.slot);
+    CheckIsOwn(FullPage{PageAt(PageKind::kFull, row)});
     *full = row.mark;
   }
   if (layout_.sliding_page_bytes == 0) return;
   uint32_t* sliding = Cell(PageKind::kSliding, row.slot, row.position);
   CHECK(row.scratch_page > 0 || sliding != nullptr, "no sliding page for position {} of slot {}",
         row.position, row.slot);
-  if (sliding != nullptr) *sliding = row.mark;
+  if (sliding != nullptr) {
+    CheckIsOwn(SlidingPage{PageAt(PageKind::kSliding, row)});
+    *sliding = row.mark;
+  }
   if (row.scratch_page > 0)
     scratch_[static_cast<size_t>((row.scratch_page + row.position / kPageTokens - row.first_cell) *
                                      kPageTokens +

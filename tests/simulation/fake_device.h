@@ -5,7 +5,6 @@
 #define LAPIDARY_TESTS_SIMULATION_FAKE_DEVICE_H_
 
 #include <cstdint>
-#include <functional>
 #include <random>
 #include <vector>
 
@@ -15,14 +14,15 @@ namespace lapidary {
 
 class FakeDevice {
  public:
-  FakeDevice(const KvLayout& layout, int32_t num_slabs, const SchedulerLimits& limits);
+  // pool: who may read what is checked against it; it outlives this. greedy: a token follows from
+  // what was before it.
+  FakeDevice(const KvLayout& layout, const SlabPool& pool, const SchedulerLimits& limits,
+             bool greedy);
 
   // Draws tokens and decides what is accepted by `rng`.
   StepNews Run(const StepPlan& plan, std::mt19937_64& rng);
-  // All tokens of what is in the slot, drawn ones included.
-  const std::vector<int32_t>& tokens(int32_t slot) const {
-    return slots_.at(static_cast<size_t>(slot)).tokens;
-  }
+  // The pages that only this slot reads hold nothing of use any more: its sequence failed.
+  void Spoil(int32_t slot);
 
  private:
   struct Slot {
@@ -37,22 +37,31 @@ class FakeDevice {
     uint32_t mark;
     int32_t scratch_page, first_cell;  // scratch_page 0: reads pages
   };
+  void Apply(const StepPlan& plan);
   void Start(const SlotStart& start);
+  // Every page in a table has as many users as the pool counts, no other page has any, and the
+  // tables of free slots are empty.
+  void CheckTables() const;
   void Push(Slot& slot, int32_t token);
   RowsNews Draw(const PlannedRows& planned, std::mt19937_64& rng) const;
   void AddRows(const PlannedRows& planned, const RowsNews& drawn, std::vector<Row>& rows,
                int32_t& scratch_pages);
+  int32_t PageAt(PageKind kind, const Row& row) const;
+  template <typename Page>
+  void CheckIsOwn(Page page) const;
   void Store(const Row& row);
   void CheckReads(const Row& row, std::mt19937_64& rng) const;
   uint32_t* Cell(PageKind kind, int32_t slot, int32_t position);
   const uint32_t* Cell(PageKind kind, int32_t slot, int32_t position) const;
 
   const KvLayout layout_;
-  const SchedulerLimits limits_;
+  const SlabPool& pool_;
+  const bool is_greedy_;
   const int32_t cells_;
   std::vector<Slot> slots_;
   std::vector<int32_t> tables_[2];
   std::vector<uint32_t> pages_[2], scratch_;
+  mutable std::vector<int32_t> num_users_;  // of CheckTables
 };
 
 }  // namespace lapidary

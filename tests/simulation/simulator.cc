@@ -6,242 +6,246 @@
 namespace lapidary {
 namespace {
 
-constexpr int kMaxLive = 14;
+// The steps that a sequence takes alone: pages of its prompt, a step a token, and the reading of
+// the last ones.
+int64_t StepsAlone(const LiveSequence& live) {
+  return (live.length() + kPageTokens - 1) / kPageTokens + live.spec.max_tokens - live.length() + 4;
+}
 
 }  // namespace
 
-Simulator::Simulator(uint64_t seed) : seed_(seed), rng_(seed) {
-  ChooseShape();
-  scheduler_ = std::make_unique<Scheduler>(layout_, num_slabs_, limits_);
-  device_ = std::make_unique<FakeDevice>(layout_, num_slabs_, limits_);
-  if (faults_)
-    scheduler_->budget().SetFault([this] {
-      const bool fails = Below(400) == 0 && faults_;
+Simulator::Simulator(uint64_t seed)
+    : seed_(seed),
+      rng_(seed),
+      workload_(seed, rng_),
+      scheduler_(workload_.layout(), workload_.num_slabs(), workload_.limits()),
+      device_(workload_.layout(), scheduler_.pool(), workload_.limits(), workload_.is_greedy()),
+      checker_(scheduler_, workload_.layout(), workload_.limits(), workload_.has_faults()),
+      live_(checker_.live()) {
+  if (workload_.has_room_for_all() && !workload_.has_faults()) checker_.SetRoomForAll();
+  if (workload_.has_faults())
+    scheduler_.budget().SetFault([this] {
+      const bool fails = disturbed_ && Below(400) == 0;
       result_.faults += fails;
       return fails;
     });
-  for (int i = 0; i < 6; ++i) {
-    std::vector<int32_t>& segment = segments_.emplace_back();
-    segment.resize(1 + Below(i < 3 ? 64 : 200));
-    for (int32_t& token : segment) token = static_cast<int32_t>(Below(3));
+}
+
+void Simulator::Add(const std::vector<NewSequence>& request) {
+  if (!scheduler_.Fits(request.front().max_tokens)) {
+    ++result_.refused;
+    return;
   }
-}
-
-// Layouts of the models in small, and degenerate ones; arenas at the edges.
-void Simulator::ChooseShape() {
-  static const std::vector<std::vector<KvLayerShape>> kLayers = {
-      {{false, true, 2, 32}, {true, true, 1, 32}},                        // 1 sliding = 2 full
-      {{false, true, 2, 32}, {false, true, 3, 32}, {true, true, 2, 32}},  // 2 sliding = 5 full
-      {{false, true, 10, 32}, {true, true, 1, 32}},                       // 1 sliding = 10 full
-      {{false, true, 1, 32}},
-      {{true, true, 1, 32}},
-      {{false, true, 1, 32}, {true, true, 3, 32}},  // a full page is three sliding ones
-  };
-  const int windows[] = {64, 65, 100, 128, 63, 200, 2};
-  layout_ = KvLayout::Make(kLayers[Below(kLayers.size())], windows[Below(7)], DType::kF32);
-  limits_.max_running = static_cast<int>(1 + Below(6));
-  limits_.chunk_tokens = static_cast<int>(64 + Below(3) * 64 + Below(2) * 17);
-  limits_.max_drafts = static_cast<int>(Below(3) == 0 ? 0 : 1 + Below(8));
-  limits_.max_draft_rows = static_cast<int>(Below(20));
-  limits_.max_length = static_cast<int>(150 + Below(500));
-  limits_.reserved_output = static_cast<int>(1 + Below(120));
-  limits_.overcommit = Below(3) == 0;
-  limits_.sliding_share = Below(4) == 0 ? 0.5 : 0;
-  overlap_ = Below(4) != 0;
-  faults_ = Below(3) == 0;
-  caches_ = Below(5) != 0;
-  num_priorities_ = Below(3) == 0 ? 3 : 1;
-  // One longest sequence exactly, one slab more, two, or plenty; slab 0 is not given out.
-  const auto one =
-      static_cast<int32_t>(KvFormula(layout_, limits_.max_drafts).SlabsFor(limits_.max_length));
-  const int32_t sizes[] = {one, one + 1, 2 * one - 1, 2 * one, 3 * one, 8 * one};
-  num_slabs_ = sizes[Below(6)] + 1;
-}
-
-std::vector<int32_t> Simulator::MakePrompt() {
-  std::vector<int32_t> prompt;
-  const uint64_t parts = 1 + Below(4);
-  for (uint64_t i = 0; i < parts; ++i) {
-    const auto& segment = segments_[Below(segments_.size())];
-    prompt.insert(prompt.end(), segment.begin(), segment.end());
-  }
-  if (Below(2) == 0) prompt.push_back(static_cast<int32_t>(Below(3)));
-  prompt.resize(std::min<size_t>(prompt.size(), static_cast<size_t>(limits_.max_length) - 1));
-  return prompt;
-}
-
-void Simulator::Arrive() {
-  const std::vector<int32_t> prompt = MakePrompt();
-  const auto num_prompt = static_cast<int>(prompt.size());
-  const int room = limits_.max_length - num_prompt;
-  const auto output = static_cast<int>(Below(10) == 0 ? 0 : 1 + Below(Below(3) == 0 ? 300 : 40));
-  const auto salt = static_cast<uint32_t>(1 + Below(2));
-  const uint64_t choices = Below(6) == 0 ? 1 + Below(3) : 1;
-  SequenceId first = 0;
-  for (uint64_t choice = 0; choice < choices; ++choice) {
-    NewSequence added;
-    added.id = next_id_++;
-    added.prompt = prompt;
-    added.max_tokens = num_prompt + std::min(output, room);
-    added.priority = static_cast<int>(Below(static_cast<uint64_t>(num_priorities_)));
-    if (Below(8) == 0) added.deadline_ms = now_ms_ + static_cast<int64_t>(Below(200));
-    added.salt[0] = static_cast<uint8_t>(salt);
-    for (int border = 0; border < num_prompt; border += static_cast<int>(1 + Below(150)))
-      added.turn_borders.push_back(border);
-    added.waits_for_prompt_of = first;
-    added.score_prompt = choice == 0 && Below(8) == 0;
-    added.caches = caches_ || choices > 1;
-    if (Below(4) == 0) added.max_drafts = static_cast<int>(Below(9));
-    auto params = std::make_shared<SequenceParams>();
-    params->choice = salt;
-    params->num_prompt = num_prompt;
-    params->max_length = added.max_tokens;
-    added.params = params;
-    if (first == 0) first = added.id;
-    live_[added.id] = {num_prompt, added.max_tokens, 0, {}};
-    scheduler_->Add(std::move(added));
+  for (const NewSequence& added : request) {
+    checker_.Add(added);
+    scheduler_.Add(added);
   }
 }
 
 void Simulator::Disturb() {
   now_ms_ += static_cast<int64_t>(Below(3));
   if (Below(500) == 0) now_ms_ += 1000;  // the clock jumps
-  if (live_.size() < kMaxLive && Below(3) == 0) Arrive();
+  if (live_.size() < workload_.max_live() && workload_.ArrivesNow())
+    Add(workload_.MakeRequest(now_ms_));
+  if (!workload_.disturbs()) return;
   if (!live_.empty() && Below(40) == 0) {
     auto victim = live_.begin();
     std::advance(victim, static_cast<std::ptrdiff_t>(Below(live_.size())));
     ++result_.cancelled;
     const SequenceId id = victim->first;
-    scheduler_->Remove(id);
-    live_.erase(id);
+    scheduler_.Remove(id);
+    if (Below(2) == 0) scheduler_.Remove(id);  // a client may say it twice
+    checker_.End(id);
   }
-  if (Below(300) == 0) scheduler_->FlushCache();
+  if (!workload_.has_room_for_all() && Below(300) == 0) scheduler_.FlushCache();
 }
 
 SimulationResult Simulator::Run(int64_t num_steps) {
   while (result_.steps < num_steps) {
     Disturb();
-    Step(true);
+    Step();
   }
-  // Liveness: no more arrivals, cancels or faults.
-  faults_ = false;
-  int64_t left = 20;
-  for (const auto& [id, live] : live_)
-    left += 2 * (live.max_tokens / kPageTokens + live.max_tokens + 4);
-  for (; !live_.empty() || scheduler_->has_unread(); --left) {
-    CHECK(left > 0, "seed {}: {} sequences do not end", seed_, live_.size());
-    Step(false);
-  }
-  Step(false);
-  CHECK(scheduler_->idle(), "seed {}: something is left", seed_);
-  scheduler_->FlushCache();
-  CHECK(scheduler_->pool().num_free_slabs() == scheduler_->pool().num_slabs(),
-        "seed {}: {} of {} slabs are free at the end", seed_, scheduler_->pool().num_free_slabs(),
-        scheduler_->pool().num_slabs());
-  const SchedulerCounters& counters = scheduler_->counters();
+  disturbed_ = false;
+  Finish();
+  CheckCache();
+  scheduler_.FlushCache();
+  CHECK(scheduler_.pool().num_free_slabs() == scheduler_.pool().num_slabs(),
+        "{} of {} slabs are free at the end", scheduler_.pool().num_free_slabs(),
+        scheduler_.pool().num_slabs());
+  const SchedulerCounters& counters = scheduler_.counters();
+  result_.is_overcommit = workload_.scenario() == Scenario::kOvercommit;
+  result_.has_faults = workload_.has_faults();
   result_.retractions = counters.retractions;
-  result_.recomputed_tokens = counters.recomputed_tokens;
-  result_.planned_tokens = counters.planned_tokens;
-  result_.cache_hits = counters.cache_hits;
+  result_.cached_tokens = counters.cache_hits;
   result_.late_results = counters.late_results;
+  result_.plans = checker_.measures();
+  CHECK(workload_.has_faults() || (counters.recomputed_tokens == result_.plans.recomputed_rows &&
+                                   counters.planned_tokens == result_.plans.planned_rows),
+        "counters say {} of {} rows are computed again, {} of {} are", counters.recomputed_tokens,
+        counters.planned_tokens, result_.plans.recomputed_rows, result_.plans.planned_rows);
   return result_;
 }
 
-void Simulator::Step(bool faults) {
-  const auto drafts = static_cast<int>(Below(9));
-  const int num_waiting = scheduler_->num_waiting();
-  StepPlan plan = scheduler_->Plan(now_ms_, drafts);
+void Simulator::Step() {
+  StepPlan plan = scheduler_.Plan(now_ms_, static_cast<int>(Below(9)));
   ++result_.steps;
-  for (const SequenceId id : scheduler_->expired()) {
+  for (const SequenceId id : scheduler_.expired()) {
+    CHECK(live_.contains(id) && live_.at(id).spec.deadline_ms <= now_ms_, "sequence {} expires",
+          id);
     ++result_.expired;
-    live_.erase(id);
+    checker_.End(id);
   }
-  scheduler_->CheckInvariants();
-  CheckPlan(plan, num_waiting);
+  for (const auto& [id, live] : live_)
+    CHECK(live.spec.deadline_ms > now_ms_, "the deadline of sequence {} passed", id);
+  scheduler_.CheckInvariants();
+  const int64_t retractions = scheduler_.counters().retractions;
+  checker_.Check(plan, workload_.has_faults() && disturbed_);
+  // With nothing running and nothing unread the head of the queue starts.
+  const bool retracted = retractions > result_.retractions;
+  result_.retractions = retractions;
   const bool has_rows = !plan.rows.empty();
-  StepNews news = device_->Run(plan, rng_);
+  if (!has_rows && unread_.empty() && !retracted && !(workload_.has_faults() && disturbed_))
+    CHECK(live_.empty(), "a stall with {} running, {} waiting", scheduler_.num_running(),
+          scheduler_.num_waiting());
+  StepNews news = device_.Run(plan, rng_);
   if (has_rows) unread_.push_back({std::move(plan), std::move(news)});
   // The step before is read while this one runs; sometimes all are.
-  while (unread_.size() > (overlap_ && has_rows && (!faults || Below(20) != 0) ? 1u : 0u))
-    CommitOldest();
-  CHECK(scheduler_->counters().retractions_within == 0 || result_.faults > 0,
-        "seed {}: a sequence inside its reservation was retracted", seed_);
+  const bool one_may_wait = workload_.overlaps() && has_rows && (!disturbed_ || Below(20) != 0);
+  while (unread_.size() > (one_may_wait ? 1u : 0u)) CommitOldest();
+  CHECK(scheduler_.counters().retractions_within == 0 || result_.faults > 0,
+        "a sequence inside its reservation was retracted");
 }
 
-void Simulator::CheckPlan(const StepPlan& plan, int num_waiting) {
-  int rows = 0, outputs = 0, decode_rows = 0, chunk_rows = 0;
-  bool chunks = false;
-  for (const PlannedRows& planned : plan.rows) {
-    CHECK(planned.num_rows > 0 && !(planned.decode && chunks), "decode rows come first");
-    chunks |= !planned.decode;
-    rows += planned.num_rows;
-    outputs += planned.num_outputs;
-    (planned.decode ? decode_rows : chunk_rows) += planned.num_rows;
-    if (const auto live = live_.find(planned.id); live != live_.end()) live->second.idle_steps = 0;
-    result_.trace = result_.trace * 0x100000001b3u ^ (planned.id << 20) ^
-                    static_cast<uint64_t>(planned.first_position * 64 + planned.num_rows);
+// What counts of a step for one sequence.
+void Simulator::Fill(const PlannedRows& planned, const RowsNews& news, SequenceResult& out) {
+  const auto found = live_.find(planned.id);
+  if (found == live_.end()) return;
+  LiveSequence& live = found->second;
+  live.num_unread -= planned.samples;
+  const int end = planned.first_position + planned.num_rows;
+  if (!planned.samples && !planned.decode)
+    out.finished = end >= live.num_prompt && live.spec.max_tokens == live.num_prompt;
+  for (const int32_t token : news.tokens) {
+    if (out.finished) break;
+    out.tokens.push_back(token);
+    live.streamed.push_back(token);
+    const bool ends_early = workload_.disturbs() && Below(60) == 0;
+    out.finished = ends_early || live.length() == live.spec.max_tokens;
   }
-  for (const PlannedRows& planned : plan.rows) {
-    if (planned.decode || planned.samples) continue;
-    const auto live = live_.find(planned.id);
-    const int end = planned.first_position + planned.num_rows;
-    CHECK(planned.num_rows % kPageTokens == 0 || live == live_.end() ||
-              end >= live->second.num_prompt,
-          "a chunk of {} rows inside a prompt", planned.num_rows);
+  if (planned.samples) live.computed = std::max(live.computed, live.length());
+  // What a failed sequence shared is not found again either: not where hits are counted on.
+  const bool may_fail = disturbed_ && workload_.disturbs() && !workload_.has_room_for_all();
+  if (may_fail && planned.samples && !out.finished && Below(1000) == 0) {
+    out.finished = out.failed = true;
+    if (live.runs()) device_.Spoil(live.slot);
   }
-  CHECK(rows <= Scheduler::MaxRows(limits_) && outputs <= Scheduler::MaxOutputRows(limits_),
-        "{} rows, {} outputs", rows, outputs);
-  CHECK(chunk_rows <= std::max(kPageTokens, limits_.chunk_tokens - decode_rows),
-        "{} chunk rows beside {} decode rows", chunk_rows, decode_rows);
-  for (const TableChange& change : plan.table_changes)
-    result_.trace = result_.trace * 0x100000001b3u ^ static_cast<uint64_t>(change.page + 2);
-  // Somebody moves while anybody can: with nothing running and nothing unread, the head is
-  // admitted.
-  const bool retracted = scheduler_->num_waiting() > num_waiting;
-  if (plan.rows.empty() && unread_.empty() && !faults_ && !retracted)
-    CHECK(scheduler_->num_running() == 0 && scheduler_->num_waiting() == 0,
-          "seed {}: stalled with {} running, {} waiting", seed_, scheduler_->num_running(),
-          scheduler_->num_waiting());
 }
 
 void Simulator::CommitOldest() {
-  Unread step = std::move(unread_.front());
+  const Unread step = std::move(unread_.front());
   unread_.pop_front();
   StepResult results;
   for (size_t i = 0; i < step.plan.rows.size(); ++i) {
-    const PlannedRows& planned = step.plan.rows[i];
-    RowsNews& news = step.news.rows[i];
     SequenceResult& out = results.emplace_back();
-    out.id = planned.id;
-    const auto found = live_.find(planned.id);
-    if (found == live_.end()) continue;
-    Live& live = found->second;
-    const int end = planned.first_position + planned.num_rows;
-    if (!planned.samples && !planned.decode) {
-      out.finished = end >= live.num_prompt && live.max_tokens == live.num_prompt;
-    }
-    for (const int32_t token : news.tokens) {
-      if (out.finished) break;
-      out.tokens.push_back(token);
-      live.streamed.push_back(token);
-      out.finished = Below(60) == 0 ||
-                     live.num_prompt + static_cast<int>(live.streamed.size()) == live.max_tokens;
-    }
-    if (!out.finished && planned.samples && Below(3000) == 0) out.finished = out.failed = true;
+    out.id = step.plan.rows[i].id;
+    Fill(step.plan.rows[i], step.news.rows[i], out);
   }
-  scheduler_->Commit(results);
+  scheduler_.Commit(results);
   for (const SequenceResult& out : results) {
     const auto found = live_.find(out.id);
     if (found == live_.end()) continue;
-    const Live& live = found->second;
-    const std::vector<int32_t>& tokens = scheduler_->tokens(out.id);
-    CHECK(tokens.size() == static_cast<size_t>(live.num_prompt) + live.streamed.size() &&
+    const LiveSequence& live = found->second;
+    const std::vector<int32_t>& tokens = scheduler_.tokens(out.id);
+    CHECK(static_cast<int>(tokens.size()) == live.length() &&
               std::equal(live.streamed.begin(), live.streamed.end(),
                          tokens.begin() + live.num_prompt),
-          "seed {}: streamed tokens of {} differ", seed_, out.id);
+          "streamed tokens of {} differ", out.id);
     if (!out.finished) continue;
     ++result_.finished;
-    live_.erase(found);
+    checker_.End(out.id);
+  }
+}
+
+// Liveness: a sequence ends within the steps that it would take alone and twice those of the others
+// that had rows meanwhile.
+void Simulator::Finish() {
+  std::map<SequenceId, Remaining> remaining;
+  int64_t all = 0;
+  for (const auto& [id, live] : live_) {
+    remaining[id].steps = StepsAlone(live);
+    all += StepsAlone(live);
+  }
+  for (int64_t step = 1; !live_.empty() || scheduler_.has_unread(); ++step) {
+    CHECK(step <= 2 * all + 20, "{} sequences do not end", live_.size());
+    Step();
+    CheckBounds(remaining, step);
+  }
+  Step();
+  CHECK(scheduler_.idle(), "something is left");
+}
+
+void Simulator::CheckBounds(std::map<SequenceId, Remaining>& remaining, int64_t step) {
+  int64_t others = 0;
+  for (auto& [id, left] : remaining) {
+    const auto found = live_.find(id);
+    left.moved |= found == live_.end() || found->second.rows_at >= checker_.step() - step + 1;
+    if (left.moved) others += left.steps;
+  }
+  for (auto& [id, left] : remaining) {
+    if (left.ended || live_.contains(id)) continue;
+    left.ended = true;
+    const int64_t bound = left.steps + 2 * (others - left.steps);
+    result_.largest_share =
+        std::max(result_.largest_share, static_cast<double>(step) / static_cast<double>(bound));
+    CHECK(step <= bound, "sequence {} took {} steps of {}", id, step, bound);
+  }
+}
+
+// Runs one sequence and returns how many tokens of its prompt were cached.
+int Simulator::RunAlone(std::vector<int32_t> prompt, uint8_t salt) {
+  NewSequence added;
+  added.id = (uint64_t{1} << 40) + static_cast<uint64_t>(result_.steps);
+  added.max_tokens = static_cast<int>(prompt.size()) + 1;
+  added.salt[0] = salt;
+  auto params = std::make_shared<SequenceParams>();
+  params->choice = salt;
+  params->num_prompt = static_cast<int>(prompt.size());
+  params->max_length = added.max_tokens;
+  added.params = params;
+  added.prompt = std::move(prompt);
+  Add({added});
+  Step();
+  const int cached = scheduler_.cached_tokens(added.id);
+  while (!live_.empty() || scheduler_.has_unread()) Step();
+  Step();
+  return cached;
+}
+
+// A prompt that was computed before is found whole but for its last token's page; under another
+// salt it is not; and where two prompts part, a third one goes on.
+void Simulator::CheckCache() {
+  scheduler_.FlushCache();
+  auto length = static_cast<int>(1 + Below(static_cast<uint64_t>(workload_.limits().max_length)));
+  length = std::min(length, workload_.limits().max_length - 1);
+  while (length > 1 && !scheduler_.Fits(length + 1)) length /= 2;
+  if (!scheduler_.Fits(length + 1)) return;
+  std::vector<int32_t> prompt;
+  for (int i = 0; i < length; ++i) prompt.push_back(static_cast<int32_t>(Below(3)));
+  const int pages = (length - 1) / kPageTokens;
+  CHECK(RunAlone(prompt, 1) == 0, "an empty cache has something");
+  const int again = RunAlone(prompt, 1);
+  const bool has_room =
+      scheduler_.pool().num_slabs() >= 2 * scheduler_.formula().SlabsFor(length + 1);
+  CHECK(!has_room || again == pages * kPageTokens, "{} of {} tokens are cached", again, length);
+  if (pages == 0) return;
+  CHECK(RunAlone(prompt, 3) == 0, "a prompt is found under another salt");
+  if (!workload_.has_room_for_all()) return;
+  const auto known = static_cast<int>(1 + Below(static_cast<uint64_t>(pages))) * kPageTokens;
+  for (const int32_t other : {7, 8}) {
+    std::fill(prompt.begin() + known, prompt.end(), other);
+    const int cached = RunAlone(prompt, 1);
+    CHECK(other == 7 ? cached <= known : cached == known, "{} of {} known tokens are cached",
+          cached, known);
   }
 }
 

@@ -13,58 +13,57 @@
 
 #include "engine/scheduler.h"
 #include "fake_device.h"
+#include "plan_checker.h"
+#include "workload.h"
 
 namespace lapidary {
 
 struct SimulationResult {
-  int64_t steps = 0, finished = 0, cancelled = 0, expired = 0;
-  int64_t retractions = 0, faults = 0, recomputed_tokens = 0, planned_tokens = 0, cache_hits = 0;
-  int64_t late_results = 0;
-  int max_overtaken_steps = 0;
-  uint64_t trace = 0;  // hash of everything that was planned
+  int64_t steps = 0, finished = 0, cancelled = 0, expired = 0, refused = 0;
+  int64_t retractions = 0, faults = 0, late_results = 0, cached_tokens = 0;
+  bool is_overcommit = false, has_faults = false;  // of the workload
+  double largest_share = 0;                        // of its bound that a sequence took (Finish)
+  PlanMeasures plans;
 };
 
 class Simulator {
  public:
   explicit Simulator(uint64_t seed);
 
-  // This many steps with arrivals and faults, then without until all are done. Ends the process
-  // with a message when a promise is broken.
+  // This many steps with arrivals and faults; then without until all are done; then prompts that
+  // the prefix cache has to know. Ends the process with a message when a promise is broken.
   SimulationResult Run(int64_t num_steps);
 
  private:
-  struct Live {
-    int num_prompt = 0, max_tokens = 0;
-    int64_t idle_steps = 0;  // since it last moved, while nothing was wrong
-    std::vector<int32_t> streamed;
-  };
   struct Unread {
     StepPlan plan;
     StepNews news;
   };
-  void ChooseShape();
-  void Arrive();
-  std::vector<int32_t> MakePrompt();
+  // What is left of a sequence when the faults stop.
+  struct Remaining {
+    int64_t steps = 0;  // that it would take alone
+    bool moved = false, ended = false;
+  };
   void Disturb();
-  void Step(bool faults);
-  void CheckPlan(const StepPlan& plan, int num_waiting_before);
+  void Add(const std::vector<NewSequence>& request);
+  void Step();
   void CommitOldest();
-  void Finish(SequenceId id);
+  void Fill(const PlannedRows& planned, const RowsNews& news, SequenceResult& out);
+  void Finish();
+  void CheckBounds(std::map<SequenceId, Remaining>& remaining, int64_t step);
+  void CheckCache();
+  int RunAlone(std::vector<int32_t> prompt, uint8_t salt);
   uint64_t Below(uint64_t n) { return rng_() % n; }
 
   const uint64_t seed_;
   std::mt19937_64 rng_;
-  KvLayout layout_;
-  int32_t num_slabs_ = 0;
-  SchedulerLimits limits_;
-  bool overlap_ = true, faults_ = false, caches_ = true;
-  int num_priorities_ = 1;
-  std::unique_ptr<Scheduler> scheduler_;
-  std::unique_ptr<FakeDevice> device_;
-  std::map<SequenceId, Live> live_;
+  Workload workload_;
+  Scheduler scheduler_;
+  FakeDevice device_;
+  PlanChecker checker_;
+  std::map<SequenceId, LiveSequence>& live_;
+  bool disturbed_ = true;  // arrivals, cancels and faults still happen
   std::deque<Unread> unread_;
-  std::vector<std::vector<int32_t>> segments_;  // prompts are made of these
-  SequenceId next_id_ = 1;
   int64_t now_ms_ = 0;
   SimulationResult result_;
 };
