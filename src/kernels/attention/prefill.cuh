@@ -129,9 +129,10 @@ struct PrefillKernel {
   static __device__ void LoadQ(const PrefillAttentionParams& p, const PrefillItem& item,
                                uint32_t q_tile, int group) {
     constexpr int kChunks = Config::kColumns / 8;
+    constexpr int kAhead = Config::kSplitsHead ? 1 : 4;  // loads under way; more would spill
     const PrefillSpan& s = p.spans[item.span];
     const int heads = Group(p), thread = threadIdx.x % 128;
-#pragma unroll 4
+#pragma unroll kAhead
     for (int i = thread; i < 64 * kChunks; i += 128) {
       const int r = i / kChunks, chunk = i % kChunks;
       const int packed = item.first_packed + r + (Config::kSplitsHead ? 0 : group * 64),
@@ -151,42 +152,45 @@ struct PrefillKernel {
     NamedBarrier(1 + group, 128);
   }
 
+  // A shared address that is the same in all lanes, which the compiler cannot know: descriptors
+  // made of it stay in uniform registers.
+  static __device__ uint32_t Uniform(uint32_t address) {
+    return __shfl_sync(kFullWarp, address, 0);
+  }
+
   static __device__ void Scores(float (&s)[32], uint32_t q_tile, uint32_t keys) {
-    asm volatile(""
-                 : "+r"(q_tile), "+r"(keys));  // keeps descriptors out of registers between pages
+    const uint64_t q = KMajorDescriptor(Uniform(q_tile)), k = KMajorDescriptor(Uniform(keys));
     WgmmaFence();
 #pragma unroll
     for (int step = 0; step < Config::kColumns / 16; ++step) {
-      const uint32_t offset = step / 4 * Config::kBlockBytes + step % 4 * 32;
-      Wgmma(s, KMajorDescriptor(q_tile + offset), KMajorDescriptor(keys + offset), step > 0);
+      const uint64_t offset = (step / 4 * Config::kBlockBytes + step % 4 * 32) / 16;
+      Wgmma(s, q + offset, k + offset, step > 0);
     }
     WgmmaCommit();
   }
   static __device__ void AddValues(float (&o)[128], const uint32_t (&weights)[4][4],
-                                   uint32_t values, int accumulate) {
-    asm volatile("" : "+r"(values));
+                                   uint32_t values) {
+    const uint64_t v = ColumnMajorDescriptor(Uniform(values), Config::kBlockBytes);
     WgmmaFence();
 #pragma unroll
     for (int step = 0; step < kPageTokens / 16; ++step)
-      WgmmaTransposed(o, weights[step],
-                      ColumnMajorDescriptor(values + step * 2048, Config::kBlockBytes),
-                      accumulate | step);
+      WgmmaTransposed(o, weights[step], v + step * 2048 / 16, 1);
     WgmmaCommit();
   }
 
-  // s becomes the sum of both groups' halves.
-  static __device__ void Exchange(float (&s)[32], float4* exchange, int group) {
-    const int thread = threadIdx.x % 128;
-    float4* mine = exchange + group * 8 * 128;
-    const float4* other = exchange + (1 - group) * 8 * 128;
+  // s becomes the sum of both groups' halves. exchange: this thread's place in group 0's half.
+  static __device__ void Exchange(float (&s)[32], uint32_t exchange, int group) {
+    constexpr uint32_t kHalf = 8 * 128 * 16;
+    const uint32_t mine = exchange + static_cast<uint32_t>(group) * kHalf;
     NamedBarrier(3, Config::kConsumers);  // the other group has read the halves of the page before
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      mine[i * 128 + thread] = make_float4(s[4 * i], s[4 * i + 1], s[4 * i + 2], s[4 * i + 3]);
+      StoreShared4(mine + i * 128 * 16, s[4 * i], s[4 * i + 1], s[4 * i + 2], s[4 * i + 3]);
     NamedBarrier(4, Config::kConsumers);
+    const uint32_t other = exchange + static_cast<uint32_t>(1 - group) * kHalf;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float4 v = other[i * 128 + thread];
+      const float4 v = LoadShared4(other + i * 128 * 16);
       s[4 * i] += v.x, s[4 * i + 1] += v.y, s[4 * i + 2] += v.z, s[4 * i + 3] += v.w;
     }
   }
@@ -221,20 +225,24 @@ struct PrefillKernel {
     const int first_key = page * kPageTokens + threadIdx.x % 4 * 2;
     const bool masked =
         page * kPageTokens < rows.all_begin || (page + 1) * kPageTokens > rows.all_end;
+    if (masked) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const int key = first_key + n * 8 + j;
+            const bool seen = key >= KeyBegin(p, rows.end[i]) && key < rows.end[i];
+            s[4 * n + 2 * i + j] = seen ? s[4 * n + 2 * i + j] : -INFINITY;
+          }
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float largest = -INFINITY;
 #pragma unroll
       for (int n = 0; n < 8; ++n)
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          float& x = s[4 * n + 2 * i + j];
-          if (masked) {
-            const int key = first_key + n * 8 + j;
-            if (key < KeyBegin(p, rows.end[i]) || key >= rows.end[i]) x = -INFINITY;
-          }
-          largest = fmaxf(largest, x);
-        }
+        largest = fmaxf(largest, fmaxf(s[4 * n + 2 * i], s[4 * n + 2 * i + 1]));
       largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
       largest = fmaxf(rows.max[i], largest * kLog2E);
@@ -280,10 +288,14 @@ struct PrefillKernel {
     FenceProxyAsync();
     NamedBarrier(1 + group, 128);
   }
-  static __device__ void WaitValues(const PrefillAttentionParams& p, const PrefillItem& item,
-                                    const Ring& ring, int page) {
+  // V of a page, ready to be multiplied. Which item it belongs to is worked out again where that is
+  // needed: registers are worth more than the few instructions.
+  static __device__ void WaitValues(const PrefillAttentionParams& p, int index, const Ring& ring,
+                                    int page, bool at_edge) {
     ring.WaitFull();
-    if (page != item.first_page && page != item.last_page) return;
+    if (!at_edge) return;
+    PrefillItem item;
+    Item(p, index, item);
     const PrefillSpan& s = p.spans[item.span];
     const int first = item.first_packed / Group(p);
     const int last = min((item.first_packed + Config::kBlockRows - 1) / Group(p), s.num_rows - 1);
@@ -334,14 +346,15 @@ struct PrefillKernel {
   }
 
   static __device__ void Consume(const PrefillAttentionParams& p, Ring ring, uint32_t q_tile,
-                                 float4* exchange, int group) {
+                                 uint32_t exchange, int group) {
     PrefillItem item;
     if (group == 1) PassTurn(1);  // group 0 begins
     for (int index = static_cast<int>(blockIdx.x); Item(p, index, item);
          index += static_cast<int>(gridDim.x)) {
       LoadQ(p, item, q_tile, group);
       Rows rows = LoadRows(p, item, group);
-      float s[32], o[128], scale[2];
+      const int first_page = item.first_page, last_page = item.last_page;
+      float s[32], o[128] = {}, scale[2];
       uint32_t weights[4][4];
       ring.WaitFull();
       Scores(s, q_tile, ring.data());
@@ -349,16 +362,16 @@ struct PrefillKernel {
       ring.Release();
       ring.Advance();
       if constexpr (Config::kSplitsHead) Exchange(s, exchange, group);
-      Softmax(p, s, rows, item.first_page, scale);
+      Softmax(p, s, rows, first_page, scale);
       Pack(s, weights, rows, scale);
-      for (int page = item.first_page + 1; page <= item.last_page; ++page) {
+      for (int page = first_page + 1; page <= last_page; ++page) {
         Ring keys = ring;
         keys.Advance();
         keys.WaitFull();
         TakeTurn(group);
         Scores(s, q_tile, keys.data());
-        WaitValues(p, item, ring, page - 1);
-        AddValues(o, weights, ring.data(), page - 1 - item.first_page);
+        WaitValues(p, index, ring, page - 1, page - 1 == first_page);
+        AddValues(o, weights, ring.data());
         PassTurn(group);
         WgmmaWait<1>();
         keys.Release();
@@ -372,11 +385,12 @@ struct PrefillKernel {
         ring.Advance();
         ring.Advance();
       }
-      WaitValues(p, item, ring, item.last_page);
-      AddValues(o, weights, ring.data(), item.last_page - item.first_page);
+      WaitValues(p, index, ring, last_page, true);
+      AddValues(o, weights, ring.data());
       WgmmaWait<0>();
       ring.Release();
       ring.Advance();
+      Item(p, index, item);
       WriteOut(p, item, rows, o, group);
     }
   }
@@ -389,7 +403,6 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   __shared__ PrefillShared shared;
   using Kernel = PrefillKernel<Config>;
   const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
-  char* aligned = dynamic_shared + (base - SharedAddress(dynamic_shared));
   if (threadIdx.x == 0) {
     PrefetchTensorMap(&p.kv_map);
     for (int r = 0; r < Config::kRings; ++r)
@@ -416,7 +429,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
     SetMaxRegistersUp<Config::kConsumerRegisters>();
     Kernel::Consume(p, ring_of(Config::kRings == 2 ? group : 0),
                     base + Config::kQ + group * Config::kTileBytes,
-                    reinterpret_cast<float4*>(aligned + Config::kExchange), group);
+                    base + Config::kExchange + threadIdx.x % 128 * 16, group);
   }
 }
 

@@ -24,6 +24,18 @@ __device__ __forceinline__ void GridDependencyLaunch() {
 __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
+__device__ __forceinline__ void StoreShared4(uint32_t shared, float x, float y, float z, float w) {
+  asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(shared), "f"(x), "f"(y), "f"(z), "f"(w)
+               : "memory");
+}
+__device__ __forceinline__ float4 LoadShared4(uint32_t shared) {
+  float4 v;
+  asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(shared)
+               : "memory");
+  return v;
+}
 // 16 bytes that nothing writes meanwhile and that are read once.
 __device__ __forceinline__ uint4 LoadStreaming(const void* pointer) {
   uint4 v;

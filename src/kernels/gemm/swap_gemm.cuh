@@ -38,6 +38,7 @@ struct SwapConfig {
 
 struct SwapShared {
   unsigned long long full[8], empty[8];
+  unsigned long long results_out;  // the consumers no longer use the ring for an item's results
   int item_base[kMaxExperts + 1];  // first work item of each expert
 };
 
@@ -162,6 +163,7 @@ struct SwapKernel {
   static __device__ void Produce(const SwapGemmParams& p, const SwapShared& shared, Ring ring) {
     const int lane = threadIdx.x % 32;
     int fetched = 0;
+    uint32_t parity = 0;
     if constexpr (kMode == SwapMode::kDense) {
       // Nobody writes weights: the first stages need not wait for the kernel before.
       const SwapItem item = Item(p, shared, 0);
@@ -183,7 +185,8 @@ struct SwapKernel {
         LoadInput(p, item, block, ring);
       }
       if (kMode == SwapMode::kDense) return;
-      NamedBarrier(2, Config::kThreads);  // the consumers use the ring for the results
+      MbarrierWait(SharedAddress(&shared.results_out), parity);
+      parity ^= 1;
     }
   }
 
@@ -284,8 +287,9 @@ struct SwapKernel {
       if (kMode == SwapMode::kDense) return;
       NamedBarrier(1, Config::kConsumers);
       WriteOut(p, item, out, 0);
-      FenceProxyAsync();                  // results were ordinary writes, the next stage is TMA's
-      NamedBarrier(2, Config::kThreads);  // the ring is the producer's again
+      FenceProxyAsync();  // results were ordinary writes, the next stage is TMA's
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) MbarrierArrive(SharedAddress(&shared.results_out));
     }
   }
 };
@@ -306,6 +310,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
       MbarrierInit(ring.full + i * 8, 1);
       MbarrierInit(ring.empty + i * 8, 2);
     }
+    MbarrierInit(SharedAddress(&shared.results_out), Config::kConsumers / 32);
     MbarrierInitFence();
   }
   GridDependencyLaunch();

@@ -1,9 +1,11 @@
 // Attention: decode rows and chunks go to kernels of their own.
 #include <algorithm>
+#include <vector>
 
 #include "kernels/attention/decode.h"
 #include "kernels/attention/prefill.h"
 #include "kernels/attention/qkv_store.h"
+#include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_backend.h"
 
 namespace lapidary::cuda {
@@ -91,6 +93,21 @@ void CudaBackend::QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const Ro
       params.places[i] = {rows.spans[i].scratch_page, rows.spans[i].first_cell};
   }
   kernels::LaunchQkvStore(params, stream());
+}
+
+// On demand and slow: the definition's check on copies.
+void CudaBackend::CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) {
+  RowSet host = rows;
+  std::vector<std::vector<int32_t>> copies;
+  for (Tensor* tensor : {&host.positions, &host.key_ends, &host.slots, &host.chunks,
+                         &host.full_pages, &host.sliding_pages}) {
+    if (tensor->empty()) continue;
+    copies.emplace_back(static_cast<size_t>(tensor->rows() * tensor->row_stride));
+    device_.CopyOut(copies.back().data(), tensor->i32(),
+                    static_cast<int64_t>(copies.back().size() * sizeof(int32_t)));
+    tensor->data = copies.back().data();
+  }
+  MakeCpuOps(1)->CheckTables(host, spec, layer);
 }
 
 void CudaBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) {

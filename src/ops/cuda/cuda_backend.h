@@ -37,6 +37,7 @@ class CudaBackend : public Ops {
   void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
   void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;
   void GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) override;
+  void CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) override;
   void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) override;
   void QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const RowSet& rows,
                         const AttentionSpec& spec) override;
