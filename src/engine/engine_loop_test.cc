@@ -364,6 +364,25 @@ TEST(EngineLoop, AStepThatStandsStillIsSeen) {
   }
 }
 
+// The masks leave nothing to say after three tokens, at every place in a page: the step that was
+// planned ahead finds its window.
+TEST(EngineLoop, EndsWithoutATokenAtAnyLength) {
+  Collector collector;
+  const auto loop = MakeLoop(Options(60, 3));
+  const int count = 64;
+  for (int i = 0; i < count; ++i) {
+    Request request = MakeRequest(static_cast<uint64_t>(i), 140 + i, 20);
+    request.sampling.allowed_ids = {20};
+    request.sampling.bad_words = {std::vector<int32_t>(4, 20)};
+    ASSERT_TRUE(loop->Submit(request, collector.Sink()).ok());
+  }
+  ASSERT_TRUE(collector.Wait(count));
+  for (uint64_t id = 0; id < count; ++id) {
+    EXPECT_EQ(collector.At(id).tokens, std::vector<int32_t>(3, 20));
+    EXPECT_EQ(collector.At(id).finish, FinishReason::kStop);
+  }
+}
+
 TEST(EngineLoop, RefusesByName) {
   LoopOptions options = Options(60);
   options.max_queued_requests = 2;

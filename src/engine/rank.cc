@@ -112,7 +112,17 @@ RowsNews Rank::Accept(const PlannedRows& rows, int64_t first_output, const StepO
   SlotState& slot = slots_.at(static_cast<size_t>(rows.slot));
   if (rows.num_outputs == 0) return news;
   if (!rows.decode) ScorePrompt(rows, first_output, output, news);
-  if (!rows.samples || news.not_finite) return news;
+  if (!rows.samples) return news;
+  if (!news.not_finite) DrawRows(rows, first_output, output, news);
+  // A sequence that ends without a token was planned to be longer: one step more may run for it,
+  // whose window begins a row later. Its news are dropped, any token will do.
+  if (news.tokens.empty() && (news.not_finite || news.exhausted)) slot.tokens.push_back(0);
+  return news;
+}
+
+void Rank::DrawRows(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
+                    RowsNews& news) {
+  SlotState& slot = slots_[static_cast<size_t>(rows.slot)];
   const int64_t first = rows.decode ? first_output : first_output + rows.num_outputs - 1;
   const int num_drafts = rows.decode ? rows.num_rows - 1 : 0;
   // A sequence that has ended meanwhile runs into its bound here; its news are dropped.
@@ -132,7 +142,6 @@ RowsNews Rank::Accept(const PlannedRows& rows, int64_t first_output, const StepO
   if (model_->has_drafter() && row > 0)
     std::memcpy(states_.data() + static_cast<size_t>(rows.slot) * hidden_,
                 output.hidden.Rows(first + row - 1, 1).f32(), hidden_ * sizeof(float));
-  return news;
 }
 
 void Rank::ScorePrompt(const PlannedRows& rows, int64_t first_output, const StepOutput& output,

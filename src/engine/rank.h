@@ -43,6 +43,8 @@ class Rank : public StepRunner {
   void Apply(const StepPlan& plan);
   void BuildBatch(const StepPlan& plan);
   RowsNews Accept(const PlannedRows& rows, int64_t first_output, const StepOutput& output);
+  void DrawRows(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
+                RowsNews& news);
   void ScorePrompt(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
                    RowsNews& news);
   bool Draw(SlotState& slot, std::span<const float> logits, RowsNews& news);
