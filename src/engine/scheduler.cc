@@ -129,6 +129,10 @@ void Scheduler::Retire(int64_t now_ms) {
     Remove(id);
   }
   for (Sequence* sequence : running_) Settle(*sequence);
+  StopEnded();
+}
+
+void Scheduler::StopEnded() {
   for (const SequenceId id : std::exchange(ended_, {})) Stop(*sequences_.at(id));
   if (limits_.sliding_share > 0) KeepSlidingShare();
 }
@@ -138,6 +142,11 @@ void Scheduler::KeepSlidingShare() {
   while (pool_.num_slabs(PageKind::kFull) > most && pool_.num_idle_pages(PageKind::kFull) > 0 &&
          cache_.EvictOne()) {
   }
+}
+
+int64_t Scheduler::FlushCache() {
+  StopEnded();
+  return cache_.Flush();
 }
 
 void Scheduler::Stop(Sequence& sequence) {

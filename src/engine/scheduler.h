@@ -115,8 +115,8 @@ class Scheduler {
   const std::vector<int32_t>& tokens(SequenceId id) const;
   int cached_tokens(SequenceId id) const;  // of the prompt, at its first admission
   SequenceId head_of_queue() const;        // there is one
-  // Frees all idle pages of the prefix cache.
-  int64_t FlushCache() { return cache_.Flush(); }
+  // Frees all idle pages of the prefix cache, those of sequences that have just ended too.
+  int64_t FlushCache();
   const KvFormula& formula() const { return formula_; }
   // Tokens that a new sequence reserves beyond its prompt, if it asks for as many. In overcommit a
   // page at first; each retraction doubles it, each sequence that ends takes a part of it back.
@@ -151,6 +151,7 @@ class Scheduler {
   void LeaveMatch(const PrefixCache::Match& match, int cells);
   bool WaitsForItsPrompt(const Sequence& sequence) const;
   void Retract(Sequence& sequence);
+  void StopEnded();
   void Stop(Sequence& sequence);
   int NewDrafts(const Sequence& sequence) const;
   // sequence_pages.cc
