@@ -5,7 +5,7 @@ ARGS  ?=
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda gpu-bundle clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda crowd gpu-bundle clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -67,6 +67,11 @@ mutants: setup    ## known bugs, planted one at a time: the simulation has to no
 	@cmake --preset cpu -DLAPIDARY_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS) --target simulation
 	@python3 tools/mutants/run.py $(BUILD) --jobs $(JOBS)
+
+crowd: setup      ## 10,000 requests of each model in random company, each against its solo run
+	@cmake --preset cpu -DLAPIDARY_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS) --target crowd_test
+	@$(BUILD)/tests/crowd/crowd_test --gtest_filter='*CrowdTest*' --rounds-percent=10000
 
 SECONDS := 45
 fuzz:             ## every fuzz target for 45 s; make fuzz SECONDS=600

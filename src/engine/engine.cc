@@ -130,9 +130,9 @@ class Engine::Impl {
     const RankOptions rank{plan.limits.max_running, Scheduler::TableCells(plan.limits),
                            options.suppress_ids};
     loop_ = std::make_unique<EngineLoop>(
-        std::make_unique<Rank>(
-            MakeGemma4StepModel(std::move(target), std::move(drafter), PlanModel(options, plan)),
-            rank),
+        std::make_unique<Rank>(std::make_unique<Gemma4StepModel>(
+                                   std::move(target), std::move(drafter), PlanModel(options, plan)),
+                               rank),
         plan);
   }
 

@@ -2,10 +2,11 @@
 #ifndef LAPIDARY_ENGINE_STEP_MODEL_H_
 #define LAPIDARY_ENGINE_STEP_MODEL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
-#include "kv/layout.h"
+#include "kv/arena.h"
 #include "model/drafter.h"
 #include "model/gemma4.h"
 #include "model/loader.h"
@@ -37,9 +38,33 @@ struct StepModelOptions {
 };
 
 // The real one, on the CPU. drafter may be null. Allocates everything.
-std::unique_ptr<StepModel> MakeGemma4StepModel(std::unique_ptr<Checkpoint> target,
-                                               std::unique_ptr<Checkpoint> drafter,
-                                               const StepModelOptions& options);
+class Gemma4StepModel : public StepModel {
+ public:
+  Gemma4StepModel(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
+                  const StepModelOptions& options);
+
+  int vocab_size() const override { return target_->config.vocab_size; }
+  int hidden() const override { return target_->config.hidden; }
+  int window() const override { return target_->config.window; }
+  bool has_drafter() const override { return drafter_ != nullptr; }
+  StepOutput Forward(const Batch& batch) override { return model_.Forward(batch); }
+  DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override {
+    return drafter_->Step(tokens, hidden, rows);
+  }
+  int64_t last_beat_ms() const override { return last_beat_ms_; }
+
+  KvArena& arena() { return arena_; }
+  // Between two steps; KvArena::Poison for everything a step works in.
+  void PoisonWorkspaces();
+
+ private:
+  std::atomic<int64_t> last_beat_ms_{0};
+  std::unique_ptr<Checkpoint> target_, drafter_checkpoint_;
+  std::unique_ptr<Ops> ops_;
+  KvArena arena_;
+  Gemma4 model_;
+  std::unique_ptr<Drafter> drafter_;
+};
 
 }  // namespace lapidary
 

@@ -48,4 +48,10 @@ int64_t Activations::Bytes(const ModelConfig& config, int64_t max_rows, DType dt
   return max_rows * columns * SizeOf(dtype);
 }
 
+void Activations::Poison() const {
+  for (const Buffer* buffer : {&x, &h, &qkv, &o, &gate_up, &expert_in, &expert_out, &expert_ids,
+                               &expert_weights, &ple_gate, &ple, &ple_tokens})
+    buffer->Poison();
+}
+
 }  // namespace lapidary

@@ -3,6 +3,7 @@
 #define LAPIDARY_MODEL_ACTIVATIONS_H_
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,11 @@ class Buffer {
   Tensor View(int64_t rows, int64_t cols) const {
     CHECK(rows * cols <= max_elements_, "[{},{}] of {} elements", rows, cols, max_elements_);
     return MakeTensor(data_.get(), dtype_, rows, cols);
+  }
+  // Fills it with the pattern of NaN.
+  void Poison() const {
+    if (data_ != nullptr)
+      std::memset(data_.get(), 0xff, static_cast<size_t>(max_elements_ * SizeOf(dtype_)));
   }
 
  private:
@@ -45,6 +51,7 @@ struct Activations {
 
   Activations(const ModelConfig& config, int64_t max_rows, DType dtype);
   static int64_t Bytes(const ModelConfig& config, int64_t max_rows, DType dtype);
+  void Poison() const;
 };
 
 }  // namespace lapidary

@@ -44,6 +44,12 @@ Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_we
 
 Drafter::~Drafter() = default;
 
+void Drafter::Poison() {
+  const Workspace& ws = *workspace_;
+  ws.a.Poison();
+  for (const Buffer* buffer : {&ws.in, &ws.y, &ws.logits, &ws.out}) buffer->Poison();
+}
+
 DraftOutput Drafter::Step(Tensor tokens, Tensor hidden, const RowSet& rows) {
   Workspace& ws = *workspace_;
   const int64_t b = tokens.rows();

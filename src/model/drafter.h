@@ -35,6 +35,9 @@ class Drafter {
   // The output is valid until the next call; hidden may be the last output's.
   DraftOutput Step(Tensor tokens, Tensor hidden, const RowSet& rows);
 
+  // As Gemma4::Poison, between two bursts.
+  void Poison();
+
  private:
   struct Workspace;
   const ModelConfig& target_config_;

@@ -1,7 +1,6 @@
 #include "model/gemma4.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "model/decoder_layer.h"
 
@@ -80,8 +79,7 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
           Buffer(limits.max_scratch_pages, scratch.page_bytes / SizeOf(kv.dtype), kv.dtype);
       scratch.base = static_cast<char*>(workspace_->scratch.View(1, 1).data);
       // Nothing read before it was written may change a result.
-      std::memset(scratch.base, 0xff,
-                  static_cast<size_t>(scratch.page_bytes * limits.max_scratch_pages));
+      workspace_->scratch.Poison();
     }
     workspace_->layers.push_back(MakeLayer(config, weights, i, kv));
     workspace_->layers.back().checks_tables = limits.checks_tables;
@@ -90,6 +88,14 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
 }
 
 Gemma4::~Gemma4() = default;
+
+void Gemma4::Poison() {
+  const Workspace& ws = *workspace_;
+  ws.a.Poison();
+  for (const Buffer* buffer : {&ws.kept_ple, &ws.kept_ple_tokens, &ws.kept_embedding, &ws.hidden,
+                               &ws.logits, &ws.ids, &ws.output_ids, &ws.scratch})
+    buffer->Poison();
+}
 
 int64_t Gemma4::WorkspaceBytes(const ModelConfig& config, const Limits& limits) {
   const int64_t element = SizeOf(limits.activations);

@@ -46,6 +46,8 @@ class Gemma4 {
 
   // Called after every layer, on the thread of Forward: the heartbeat of a slow backend.
   void SetLayerHook(std::function<void()> hook) { layer_hook_ = std::move(hook); }
+  // Fills activations and scratch with the pattern of NaN, between two steps: no result changes.
+  void Poison();
 
   const ModelConfig& config() const { return config_; }
   // Bytes of activations that `limits` would allocate: part of the memory formula.
