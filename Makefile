@@ -5,7 +5,7 @@ ARGS  ?=
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda crowd gpu-bundle clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda crowd metrics gpu-bundle clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -88,6 +88,10 @@ clients: build    ## the official openai package against the running server
 	@test -x $(BUILD)/clients/bin/pytest || python3 -m venv $(BUILD)/clients
 	@$(BUILD)/clients/bin/pip install -q -r tests/clients/requirements.txt
 	@$(BUILD)/clients/bin/pytest -q -p no:cacheprovider tests/clients
+
+metrics: build    ## promtool on the running server's /metrics
+	@tools/setup metrics
+	@python3 tests/clients/metrics_lint.py
 
 bench: test       ## roofline of the CPU ops
 	@$(BUILD)/bench/ops_bench

@@ -109,7 +109,6 @@ const std::vector<Row>& Table() {
       {"--revision", kBoth, kUnbuilt},
       {"--tokenizer", kV, kUnbuilt},
       {"--tokenizer-path", kS, kUnbuilt},
-      {"--admin-api-key", kS, kUnbuilt},
       {"--disable-log-stats", kV, kIgnore},
       {"--log-level-http", kS, kIgnore, 1},
       {"--decode-log-interval", kS, kIgnore, 1},

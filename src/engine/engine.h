@@ -44,7 +44,10 @@ struct EngineStats {
   int num_running = 0, num_queued = 0;
   int64_t num_steps = 0;
   int64_t prompt_tokens = 0, generated_tokens = 0;
-  int64_t total_slabs = 0, used_slabs = 0;  // used: with a page that a sequence reads
+  int max_running_requests = 0;
+  int64_t max_total_tokens = 0;  // that the slabs hold in requests as long as the context
+  // Used: with a page that a sequence reads; used_full_slabs of them hold full pages.
+  int64_t total_slabs = 0, used_slabs = 0, used_full_slabs = 0;
   int64_t full_pages = 0, sliding_pages = 0, idle_pages = 0;
   int64_t num_bursts = 0, drafted_tokens = 0, accepted_tokens = 0;
   std::array<int64_t, kMaxDrafts> accepted_by_place{};

@@ -53,7 +53,12 @@ class EngineLoop::Impl {
           "--max-model-len or more KV cache",
           options.num_slabs - 1, options.layout.slab_bytes, options.limits.max_length,
           scheduler_.formula().SlabsFor(options.limits.max_length)));
-    stats_.total_slabs = scheduler_.pool().num_slabs();
+    const int context = options.limits.max_length;
+    counts_.total_slabs = scheduler_.pool().num_slabs();
+    counts_.max_running_requests = options.limits.max_running;
+    counts_.max_total_tokens =
+        counts_.total_slabs / scheduler_.formula().SlabsFor(context) * context;
+    stats_ = counts_;
     device_ = std::make_unique<DeviceThread>(std::move(runner));
     thread_ = std::thread([this] { Run(); });
   }
@@ -357,13 +362,11 @@ class EngineLoop::Impl {
     const std::lock_guard lock(mutex_);
     for (const uint64_t request_id : started_) queued_.erase(request_id);
     started_.clear();
-    const int64_t total_slabs = stats_.total_slabs;
     stats_ = counts_;
-    stats_.total_slabs = total_slabs;
     stats_.num_running = scheduler_.num_running();
     stats_.num_steps = num_steps_;
-    stats_.used_slabs =
-        pool.num_live_slabs(PageKind::kFull) + pool.num_live_slabs(PageKind::kSliding);
+    stats_.used_full_slabs = pool.num_live_slabs(PageKind::kFull);
+    stats_.used_slabs = stats_.used_full_slabs + pool.num_live_slabs(PageKind::kSliding);
     stats_.full_pages = pool.num_live_pages(PageKind::kFull);
     stats_.sliding_pages = pool.num_live_pages(PageKind::kSliding);
     stats_.idle_pages =
@@ -407,7 +410,7 @@ class EngineLoop::Impl {
   int num_stalled_ = 0;
   StepLog log_;
   int64_t logged_hits_ = 0;
-  EngineStats counts_;  // the totals
+  EngineStats counts_;  // the totals, and what never changes
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable wake_;

@@ -2,9 +2,10 @@
 
 #include <chrono>
 #include <random>
+#include <thread>
 
 #include "base/log.h"
-#include "base/sha256.h"
+#include "server/monitor/metered_engine.h"
 #include "server/native/generate.h"
 #include "server/openai/chat_completion.h"
 #include "server/openai/schema.h"
@@ -13,19 +14,13 @@
 namespace lapidary {
 namespace {
 
+constexpr unsigned kGet = 1, kPost = 2;
+constexpr std::chrono::seconds kAbortTime{2};
+
 HttpResponse Json(const json::value& value) {
   HttpResponse response;
   response.body = json::serialize(value);
   return response;
-}
-
-HttpResponse Refusal(int status, const char* message, const char* code) {
-  const char* type = status == 401   ? "authentication_error"
-                     : status == 403 ? "permission_error"
-                     : status == 404 ? "not_found_error"
-                     : status == 503 ? "overloaded_error"
-                                     : "invalid_request_error";
-  return ErrorResponse(status, Error{message, "", code}, type);
 }
 
 HttpResponse NotReady(ServerState state) {
@@ -39,38 +34,6 @@ HttpResponse BadField(const Error& error) {
   return ErrorResponse(400, error, "invalid_request_error");
 }
 
-std::string_view HostName(std::string_view authority) {
-  if (authority.starts_with('[')) return authority.substr(0, authority.find(']') + 1);
-  return authority.substr(0, authority.find(':'));
-}
-
-bool IsLoopbackName(std::string_view name) {
-  return name == "localhost" || name == "127.0.0.1" || name == "[::1]" || name == "::1";
-}
-
-// Looks at every byte whatever the first difference.
-bool EqualInConstantTime(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i)
-    difference |=
-        static_cast<unsigned>(static_cast<unsigned char>(a[i]) ^
-                              static_cast<unsigned char>(b.empty() ? 0 : b[i % b.size()]));
-  return difference == 0;
-}
-
-// The routes without a key.
-bool IsHealth(std::string_view path) {
-  return path == "/health" || path == "/v1/health" || path == "/ready" || path == "/ping" ||
-         path == "/live";
-}
-
-std::string RandomBytes(size_t count) {
-  std::random_device device;
-  std::string bytes;
-  while (bytes.size() < count) bytes += static_cast<char>(device() & 0xff);
-  return bytes;
-}
-
 std::string RandomId(const char* prefix) {
   static thread_local std::mt19937_64 engine{std::random_device{}()};
   return fmt::format("{}{:016x}{:08x}", prefix, engine(), engine() >> 32);
@@ -78,10 +41,54 @@ std::string RandomId(const char* prefix) {
 
 }  // namespace
 
+struct ApiServer::Route {
+  std::string_view path;  // one that ends in '/' stands for all below it
+  unsigned methods;
+  RouteAccess access;
+  bool needs_model;
+  void (ApiServer::*handler)(const HttpRequest&, const ExchangePtr&);
+};
+
+const ApiServer::Route ApiServer::kRoutes[] = {
+    {"/health", kGet, RouteAccess::kOpen, false, &ApiServer::Health},
+    {"/v1/health", kGet, RouteAccess::kOpen, false, &ApiServer::Health},
+    {"/ready", kGet, RouteAccess::kOpen, false, &ApiServer::Health},
+    {"/ping", kGet, RouteAccess::kOpen, false, &ApiServer::Health},
+    {"/live", kGet, RouteAccess::kOpen, false, &ApiServer::Health},
+    {"/metrics", kGet, RouteAccess::kMetrics, false, &ApiServer::Metrics},
+    {"/health_generate", kGet, RouteAccess::kKey, true, &ApiServer::HealthGenerate},
+    {"/version", kGet, RouteAccess::kKey, false, &ApiServer::Version},
+    {"/v1/models", kGet, RouteAccess::kKey, false, &ApiServer::Models},
+    {"/v1/models/", kGet, RouteAccess::kKey, false, &ApiServer::Models},
+    {"/server_info", kGet, RouteAccess::kKey, true, &ApiServer::Info},
+    {"/get_server_info", kGet, RouteAccess::kKey, true, &ApiServer::Info},
+    {"/model_info", kGet, RouteAccess::kKey, true, &ApiServer::Info},
+    {"/get_model_info", kGet, RouteAccess::kKey, true, &ApiServer::Info},
+    {"/tokenizer_info", kGet, RouteAccess::kKey, true, &ApiServer::Info},
+    {"/load", kGet, RouteAccess::kKey, true, &ApiServer::Load},
+    {"/v1/loads", kGet, RouteAccess::kKey, true, &ApiServer::Load},
+    {"/get_load", kGet, RouteAccess::kKey, true, &ApiServer::Load},
+    {"/flush_cache", kGet | kPost, RouteAccess::kAdmin, true, &ApiServer::FlushCache},
+    {"/reset_prefix_cache", kPost, RouteAccess::kAdmin, true, &ApiServer::FlushCache},
+    {"/abort_request", kPost, RouteAccess::kKey, true, &ApiServer::AbortRequest},
+    {"/v1/completions", kPost, RouteAccess::kKey, true, &ApiServer::Completions},
+    {"/v1/chat/completions", kPost, RouteAccess::kKey, true, &ApiServer::ChatCompletions},
+    {"/generate", kPost, RouteAccess::kKey, true, &ApiServer::NativeGenerate},
+    {"/tokenize", kPost, RouteAccess::kKey, true, &ApiServer::TokenizeRoute},
+    {"/detokenize", kPost, RouteAccess::kKey, true, &ApiServer::TokenizeRoute},
+};
+
+const ApiServer::Route* ApiServer::FindRoute(const std::string& path) {
+  for (const Route& route : kRoutes)
+    if (path == route.path || (route.path.ends_with('/') && path.starts_with(route.path)))
+      return &route;
+  return nullptr;
+}
+
 ApiServer::ApiServer(const ApiOptions& options)
     : options_(options),
-      secret_(RandomBytes(32)),
-      is_loopback_(IsLoopbackName(options.host)),
+      access_(options),
+      monitor_(options),
       created_(std::chrono::duration_cast<std::chrono::seconds>(
                    std::chrono::system_clock::now().time_since_epoch())
                    .count()) {
@@ -89,12 +96,28 @@ ApiServer::ApiServer(const ApiOptions& options)
   if (options.health_port >= 0) health_ = Listen(options.health_port, 1, true);
 }
 
+// Replies in flight hold their connection and the engine, which holds them: they are ended first,
+// and the admin's thread and the engine go while the io contexts are still there.
+ApiServer::~ApiServer() {
+  state_ = ServerState::kDraining;
+  live_->Abort(nullptr, nullptr);
+  const auto end = std::chrono::steady_clock::now() + kAbortTime;
+  while (live_->size() > 0 && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (health_) health_->Stop();
+  http_->Stop();
+  admin_.reset();
+  const std::lock_guard lock(mutex_);
+  backend_.reset();
+}
+
 std::unique_ptr<HttpServer> ApiServer::Listen(int port, int num_threads, bool health_only) {
   return std::make_unique<HttpServer>(
       options_.host, port, num_threads, options_.limits,
       [this, health_only](const std::shared_ptr<HttpRequest>& request,
                           const ExchangePtr& exchange) {
-        if (health_only && !IsHealth(request->path))
+        const Route* route = FindRoute(request->path);
+        if (health_only && (route == nullptr || route->access != RouteAccess::kOpen))
           return exchange->Respond(Refusal(404, "This port serves health only.", "not_found"));
         Handle(*request, exchange);
       },
@@ -109,10 +132,12 @@ void ApiServer::SetProgress(uint64_t done_bytes, uint64_t total_bytes) {
   total_bytes_ = total_bytes;
 }
 
-void ApiServer::Attach(std::shared_ptr<const Backend> backend) {
+void ApiServer::Attach(const std::shared_ptr<const Backend>& backend) {
+  auto metered = std::make_shared<Backend>(*backend);
+  metered->engine = std::make_shared<MeteredEngine>(backend->engine, monitor_.requests());
   {
     const std::lock_guard lock(mutex_);
-    backend_ = std::move(backend);
+    backend_ = std::move(metered);
   }
   state_ = ServerState::kReady;
 }
@@ -122,111 +147,46 @@ std::shared_ptr<const Backend> ApiServer::backend() const {
   return backend_;
 }
 
-std::string_view ApiServer::KeyOf(const HttpRequest& request) {
-  const std::string_view bearer = request.header("authorization");
-  return bearer.starts_with("Bearer ") ? bearer.substr(7) : request.header("x-api-key");
-}
-
-bool ApiServer::HasKey(const HttpRequest& request) const {
-  const std::string_view given = KeyOf(request);
-  bool found = false;
-  for (const std::string& key : options_.api_keys) found |= EqualInConstantTime(given, key);
-  return found;
-}
-
-bool ApiServer::Admitted(const HttpRequest& request, const ExchangePtr& exchange) const {
-  const std::string_view host = request.header("host"), origin = request.header("origin");
-  if (is_loopback_ && !host.empty() && !IsLoopbackName(HostName(host))) {
-    exchange->Respond(Refusal(403, "This Host is not served here.", "host_not_allowed"));
-    return false;
-  }
-  const size_t scheme = origin.find("://");
-  if (!origin.empty() && (scheme == std::string_view::npos || origin.substr(scheme + 3) != host)) {
-    exchange->Respond(Refusal(403, "Requests of other web pages are refused.", "origin"));
-    return false;
-  }
-  return true;
-}
-
 void ApiServer::Handle(const HttpRequest& request, const ExchangePtr& exchange) {
-  if (!Admitted(request, exchange)) return;
-  const std::string& path = request.path;
-  const bool is_get = request.method == "GET" || request.method == "HEAD";
-  const bool is_models = path == "/v1/models" || path.starts_with("/v1/models/");
-  const bool is_post = path == "/v1/completions" || path == "/v1/chat/completions" ||
-                       path == "/tokenize" || path == "/detokenize" || path == "/generate";
-  const bool is_open = IsHealth(path);
-  if (!is_open && !options_.api_keys.empty() && !HasKey(request))
-    return exchange->Respond(Refusal(401, "The API key is missing or wrong.", "invalid_api_key"));
-  const bool is_info = path == "/tokenizer_info";
-  if (!is_open && !is_models && !is_post && !is_info && path != "/version")
-    return exchange->Respond(Refusal(404, "There is no such route.", "not_found"));
-  if (is_post ? request.method != "POST" : !is_get) {
+  const Route* route = FindRoute(request.path);
+  const bool is_known =
+      request.method == "GET" || request.method == "HEAD" || request.method == "POST";
+  // Names that clients choose would be labels without bound.
+  const ExchangePtr metered =
+      monitor_.http()->Metered(exchange, route == nullptr ? "none" : std::string(route->path),
+                               is_known ? request.method : "other");
+  if (auto refusal = access_.Refuse(request, route == nullptr ? RouteAccess::kKey : route->access))
+    return metered->Respond(*std::move(refusal));
+  if (route == nullptr)
+    return metered->Respond(Refusal(404, "There is no such route.", "not_found"));
+  Serve(*route, request, metered);
+}
+
+void ApiServer::Serve(const Route& route, const HttpRequest& request, const ExchangePtr& exchange) {
+  const unsigned method = request.method == "POST"                              ? kPost
+                          : request.method == "GET" || request.method == "HEAD" ? kGet
+                                                                                : 0;
+  if ((route.methods & method) == 0) {
     HttpResponse response = Refusal(405, "The route has another method.", "method_not_allowed");
-    response.headers.emplace_back("Allow", is_post ? "POST" : "GET, HEAD");
+    const bool gets = (route.methods & kGet) != 0, posts = (route.methods & kPost) != 0;
+    response.headers.emplace_back("Allow", gets && posts ? "GET, HEAD, POST"
+                                           : posts       ? "POST"
+                                                         : "GET, HEAD");
     return exchange->Respond(std::move(response));
   }
-  if (is_open) return exchange->Respond(Health(path == "/live"));
-  if (is_models) return exchange->Respond(Models(path));
-  if (!is_post && !is_info)
-    return exchange->Respond(Json(json::object{{"version", options_.version}}));
-  if (state_ != ServerState::kReady) return exchange->Respond(NotReady(state_));
-  if (is_info) {
-    const std::shared_ptr<const Backend> current = backend();
-    return exchange->Respond(current->tokenizer == nullptr
-                                 ? Refusal(404, "This server has no tokenizer.", "not_found")
-                                 : Json(TokenizerInfo(*current)));
-  }
-  const Result<json::value> body = ParseJson(request.body, "The body");
-  if (!body.ok()) return exchange->Respond(BadField(body.error()));
-  if (!body.value().is_object())
-    return exchange->Respond(BadField(Error{"The body must be an object.", "", "invalid_json"}));
-  const json::object& object = body.value().get_object();
-  if (path == "/tokenize" || path == "/detokenize")
-    return exchange->Respond(TokenizeRoute(path, object));
-  if (path == "/v1/chat/completions") return ChatCompletions(object, request, exchange);
-  if (path == "/generate") return NativeGenerate(object, request, exchange);
-  Completions(object, request, exchange);
+  if (route.needs_model && state_ != ServerState::kReady)
+    return exchange->Respond(NotReady(state_));
+  (this->*route.handler)(request, exchange);
 }
 
-HttpResponse ApiServer::Health(bool liveness) const {
-  const ServerState state = state_;
-  const char* name = state == ServerState::kLoading    ? "loading"
-                     : state == ServerState::kReady    ? "ok"
-                     : state == ServerState::kDraining ? "draining"
-                                                       : "failing";
-  if (state == ServerState::kReady && !backend()->engine->MakesProgress()) name = "stalled";
-  json::object body{{"status", name}};
-  if (state == ServerState::kLoading && total_bytes_ > 0) {
-    body["loaded_bytes"] = loaded_bytes_.load();
-    body["total_bytes"] = total_bytes_.load();
-  }
-  HttpResponse response = Json(body);
-  const bool good = liveness ? state != ServerState::kFailing : std::string_view(name) == "ok";
-  if (!good) response.status = 503;
-  return response;
-}
-
-HttpResponse ApiServer::Models(const std::string& path) const {
+Result<json::object> ApiServer::Checked(const HttpRequest& request, unsigned endpoint) {
+  Result<json::value> body = ParseJson(request.body, "The body");
+  if (!body.ok()) return body.error();
+  if (!body.value().is_object()) return Error{"The body must be an object.", "", "invalid_json"};
   const std::shared_ptr<const Backend> current = backend();
-  json::array entries;
-  for (const std::string& name : options_.served_names) {
-    json::object entry{{"id", name},          {"object", "model"},
-                       {"created", created_}, {"owned_by", "lapidary"},
-                       {"root", name},        {"parent", nullptr}};
-    entry["max_model_len"] = current ? json::value(current->engine->max_model_len()) : nullptr;
-    entry["architecture"] = json::object{{"input_modalities", json::array{"text"}}};
-    if (path == "/v1/models/" + name) return Json(entry);
-    entries.push_back(std::move(entry));
-  }
-  if (path != "/v1/models") return Refusal(404, "There is no such model.", "model_not_found");
-  return Json(json::object{{"object", "list"}, {"data", std::move(entries)}});
-}
-
-Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpoint) {
-  const std::shared_ptr<const Backend> current = backend();
-  Result<CheckedFields> checked = CheckFields(
-      body, endpoint, {current->engine->vocab_size(), current->engine->max_model_len()});
+  Result<CheckedFields> checked =
+      CheckFields(body.value().get_object(), endpoint,
+                  {current->engine->vocab_size(), current->engine->max_model_len()});
   if (!checked.ok()) return checked.error();
   auto num_ignored = static_cast<int64_t>(checked.value().unknown.size());
   if (current->priority_order == PriorityOrder::kNone &&
@@ -249,7 +209,7 @@ Result<json::object> ApiServer::Checked(const json::object& body, unsigned endpo
 ReplyForm ApiServer::NewForm(const json::object& fields, const HttpRequest& request,
                              const char* prefix) const {
   ReplyForm form;
-  form.caller_salt = HmacSha256(secret_, KeyOf(request));
+  form.caller_salt = access_.SaltOf(request);
   form.id = RandomId(prefix);
   form.created = std::chrono::duration_cast<std::chrono::seconds>(
                      std::chrono::system_clock::now().time_since_epoch())
@@ -259,59 +219,54 @@ ReplyForm ApiServer::NewForm(const json::object& fields, const HttpRequest& requ
   return form;
 }
 
-// Counts the reply as live until the last owner lets go of it.
-template <typename Reply>
-std::shared_ptr<Reply> ApiServer::Live(Reply* reply) {
-  ++*num_live_;
-  return std::shared_ptr<Reply>(reply, [live = num_live_](Reply* done) {
-    delete done;
-    --*live;
-  });
-}
-
-void ApiServer::Completions(const json::object& body, const HttpRequest& http,
-                            const ExchangePtr& exchange) {
-  const Result<json::object> fields = Checked(body, kCompletions);
+void ApiServer::Completions(const HttpRequest& request, const ExchangePtr& exchange) {
+  const Result<json::object> fields = Checked(request, kCompletions);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
-  ReplyForm form = NewForm(fields.value(), http, "cmpl-");
+  ReplyForm form = NewForm(fields.value(), request, "cmpl-");
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  Live(new Completion(current, exchange, std::move(form)))->Start(std::move(requests).value());
+  const std::string id = form.id;
+  const CacheSalt owner = form.caller_salt;
+  live_->Add(new Completion(current, exchange, std::move(form)), id, owner)
+      ->Start(std::move(requests).value());
 }
 
-void ApiServer::ChatCompletions(const json::object& body, const HttpRequest& http,
-                                const ExchangePtr& exchange) {
-  const Result<json::object> fields = Checked(body, kChat);
+void ApiServer::ChatCompletions(const HttpRequest& http, const ExchangePtr& exchange) {
+  const Result<json::object> fields = Checked(http, kChat);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
   ReplyForm form = NewForm(fields.value(), http, "chatcmpl-");
   ChatForm chat;
   const std::shared_ptr<const Backend> current = backend();
   Result<Request> request = MakeChatRequest(fields.value(), *current, form, chat);
   if (!request.ok()) return exchange->Respond(BadField(request.error()));
-  Live(new ChatCompletion(current, exchange, std::move(form), std::move(chat)))
+  const std::string id = form.id;
+  const CacheSalt owner = form.caller_salt;
+  live_->Add(new ChatCompletion(current, exchange, std::move(form), std::move(chat)), id, owner)
       ->Start(std::move(request).value());
 }
 
-void ApiServer::NativeGenerate(const json::object& body, const HttpRequest& http,
-                               const ExchangePtr& exchange) {
-  const Result<json::object> fields = Checked(body, kNative);
+void ApiServer::NativeGenerate(const HttpRequest& request, const ExchangePtr& exchange) {
+  const Result<json::object> fields = Checked(request, kNative);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
   GenerateForm form;
-  form.reply = NewForm(fields.value(), http, "");
+  form.reply = NewForm(fields.value(), request, "");
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeNativeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  Live(new Generate(current, exchange, std::move(form)))->Start(std::move(requests).value());
+  const std::string id = form.reply.id;
+  const CacheSalt owner = form.reply.caller_salt;
+  live_->Add(new Generate(current, exchange, std::move(form)), id, owner)
+      ->Start(std::move(requests).value());
 }
 
-HttpResponse ApiServer::TokenizeRoute(const std::string& path, const json::object& body) {
-  const bool encodes = path == "/tokenize";
-  const Result<json::object> fields = Checked(body, encodes ? kTokenize : kDetokenize);
-  if (!fields.ok()) return BadField(fields.error());
+void ApiServer::TokenizeRoute(const HttpRequest& request, const ExchangePtr& exchange) {
+  const bool encodes = request.path == "/tokenize";
+  const Result<json::object> fields = Checked(request, encodes ? kTokenize : kDetokenize);
+  if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
   const Result<json::object> reply =
       encodes ? Tokenize(fields.value(), *backend()) : Detokenize(fields.value(), *backend());
-  return reply.ok() ? Json(reply.value()) : BadField(reply.error());
+  exchange->Respond(reply.ok() ? Json(reply.value()) : BadField(reply.error()));
 }
 
 }  // namespace lapidary

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "base/result.h"
-#include "engine/request.h"
+#include "engine/engine.h"
 
 namespace lapidary {
 
@@ -21,8 +21,9 @@ class TokenEngine {
   virtual void CancelChoice(uint64_t request_id, int choice) = 0;
   virtual int vocab_size() const = 0;
   virtual int max_model_len() const = 0;
-  // False when work waits and nothing has moved for seconds.
-  virtual bool MakesProgress() const = 0;
+  // Drops cached pages that nobody uses; waits for the step that runs. Returns how many.
+  virtual int64_t FlushCache() = 0;
+  virtual EngineStats stats() const = 0;
 };
 
 }  // namespace lapidary

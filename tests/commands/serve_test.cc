@@ -209,6 +209,15 @@ TEST(Serve, DraftsOfBothSpellings) {
   EXPECT_THAT(said({"--no-mtp"}), HasSubstr("draft   off: 0 drafts a burst"));
 }
 
+TEST(Serve, TellsItsFlagsAndNoKey) {
+  Server server({"--max-num-seqs", "3", "--api-key", "hush"});
+  const std::string info = server.Post("/server_info", "", "x-api-key: hush\r\n");
+  EXPECT_THAT(info, HasSubstr(R"("--max-num-seqs":{"value":"3","origin":"command line"})"));
+  EXPECT_THAT(info, HasSubstr(R"("--host":{"value":"127.0.0.1","origin":"default"})"));
+  EXPECT_THAT(info, HasSubstr(R"("max_running_requests":3)"));
+  EXPECT_THAT(info, Not(HasSubstr("hush")));
+}
+
 TEST(Serve, RefusesFlagsByName) {
   const auto run = [](std::vector<std::string> args) {
     args.insert(args.begin(), {"serve", "--dry-run"});
@@ -218,7 +227,7 @@ TEST(Serve, RefusesFlagsByName) {
       {"--prot", "80"},
       {"--quantization", "fp8"},
       {"--tp-size", "2"},
-      {"--admin-api-key", "x"},
+      {"--metrics-auth", "x"},
       {"--tool-call-parser", "hermes"},
       {"--generation-config", "/tmp"},
       {"--log-level", "loud"},

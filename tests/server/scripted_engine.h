@@ -60,14 +60,36 @@ class ScriptedEngine : public TokenEngine {
     return Ok{};
   }
   void Cancel(uint64_t id) override {
-    const std::lock_guard lock(mutex_);
-    sinks_.erase(id);
-    ++num_cancelled;
+    TokenSink sink;
+    {
+      const std::lock_guard lock(mutex_);
+      ++num_cancelled;
+      const auto found = sinks_.find(id);
+      if (found == sinks_.end()) return;
+      sink = std::move(found->second);
+      sinks_.erase(found);
+    }
+    TokenEvent event;
+    event.request_id = id;
+    event.finish = FinishReason::kAbort;
+    sink(std::move(event));
   }
   void CancelChoice(uint64_t, int) override { ++num_cancelled_choices; }
   int vocab_size() const override { return vocab_size_; }
   int max_model_len() const override { return 4096; }
-  bool MakesProgress() const override { return true; }
+  int64_t FlushCache() override {
+    ++num_flushes;
+    return 7;
+  }
+  EngineStats stats() const override {
+    const std::lock_guard lock(stats_mutex_);
+    return stats_;
+  }
+  void SetStats(const EngineStats& stats) {
+    const std::lock_guard lock(stats_mutex_);
+    stats_ = stats;
+  }
+  std::atomic<int> num_flushes{0};
   Request last_request() {
     const std::lock_guard lock(mutex_);
     return last_request_;
@@ -81,6 +103,8 @@ class ScriptedEngine : public TokenEngine {
   bool endless = false;  // after the script the reply goes on in silence until cancelled
 
  private:
+  mutable std::mutex stats_mutex_;
+  EngineStats stats_;  // guarded by stats_mutex_
   std::mutex mutex_;
   std::map<uint64_t, TokenSink> sinks_;  // guarded by mutex_
   int vocab_size_;

@@ -26,7 +26,8 @@ class EngineAdapter : public TokenEngine {
   }
   int vocab_size() const override { return engine_.config().vocab_size; }
   int max_model_len() const override { return engine_.max_model_len(); }
-  bool MakesProgress() const override;
+  int64_t FlushCache() override { return engine_.FlushCache(); }
+  EngineStats stats() const override { return engine_.stats(); }
 
  private:
   Engine engine_;

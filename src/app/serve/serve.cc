@@ -109,7 +109,19 @@ void PrintDrafts(const ModelFlags& flags, const LoadedModel& model) {
       position);
 }
 
-std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const EngineOptions& options,
+json::object TellPlan(const MemoryPlan& plan) {
+  return {{"context", plan.context},
+          {"weight_bytes", plan.weight_bytes},
+          {"workspace_bytes", plan.workspace_bytes},
+          {"num_slabs", plan.num_slabs},
+          {"slab_bytes", plan.layout.slab_bytes},
+          {"kv_bound", plan.kv_reason},
+          {"chunk_tokens", plan.options.chunk_tokens},
+          {"max_running_requests", plan.options.max_running_requests},
+          {"page_tokens", kPageTokens}};
+}
+
+std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const MemoryPlan& plan,
                                            ApiServer& server) {
   LoadOptions load;
   load.progress = [&server](uint64_t done, uint64_t total) { server.SetProgress(done, total); };
@@ -121,11 +133,13 @@ std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const Engine
   PrintDrafts(flags.model, model);
   fmt::print(stderr, "chat    {}\n",
              flags.skip_tokenizer ? "off: --skip-tokenizer-init" : model.chat.reason);
-  const auto backend = MakeBackend(model, WithModel(options, flags.model, model));
+  const std::shared_ptr<Backend> backend =
+      MakeBackend(model, WithModel(plan.options, flags.model, model));
   backend->defaults = DefaultsOf(flags, model.generation);
   backend->chat_defaults = ReadChatKwargs(flags.chat_kwargs);
   backend->parses_reasoning = flags.reasoning_parser != "none";
   backend->parses_tools = flags.tool_parser != "none";
+  backend->started_with = {{"flags", flags.told}, {"plan", TellPlan(plan)}};
   backend->priority_order = flags.order;
   if (flags.seed) backend->seeds = std::make_shared<SeedSequence>(*flags.seed);
   return backend;
@@ -195,7 +209,7 @@ int RunServe(ServeFlags flags) {
   {
     const LoadingGuard guard(signals);
     const MemoryPlan plan = PlanServe(flags);
-    server.Attach(LoadBackend(flags, plan.options, server));
+    server.Attach(LoadBackend(flags, plan, server));
   }
   fmt::print(stderr, "ready   in {:.2f} s\n",
              std::chrono::duration<double>(Clock::now() - start).count());
@@ -211,7 +225,10 @@ int RunServe(ServeFlags flags) {
 std::function<int()> SetUpServe(CLI::App& app) {
   auto f = std::make_shared<ServeFlags>();
   AddServeFlags(app, *f);
-  return [f] { return RunServe(*f); };
+  return [f, &app] {
+    f->told = TellFlags(app);
+    return RunServe(*f);
+  };
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "app/serve/serve_flags.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -54,6 +55,13 @@ void AddApiFlags(CLI::App& app, ServeFlags& flags) {
       ->allow_extra_args(false);
   app.add_option("--api-key-file", flags.api_key_files, "file with a key a line")
       ->allow_extra_args(false);
+  app.add_option("--admin-api-key", api.admin_api_key,
+                 "of the admin routes (default: an API key; without any, this machine only)");
+  app.add_flag("--admin-open", api.admin_open, "admin routes need no key");
+  app.add_option_function<std::string>(
+         "--metrics-auth", [&](const std::string& name) { api.metrics_need_key = name == "key"; },
+         "none, or key: /metrics needs one too")
+      ->check(CLI::IsMember({"none", "key"}));
   app.add_option("--max-queued-requests", flags.engine.max_queued_requests, "beyond it: 429")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -103,6 +111,19 @@ void AddServeFlags(CLI::App& app, ServeFlags& flags) {
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
   app.add_flag("--dry-run", flags.dry_run, "print the plan, load nothing");
+}
+
+json::object TellFlags(const CLI::App& app) {
+  json::object told;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_name();
+    if (name.find("api-key") != std::string::npos || name == "--help") continue;
+    const bool given = option->count() > 0;
+    const std::string value =
+        given ? fmt::format("{}", fmt::join(option->results(), " ")) : option->get_default_str();
+    told[name] = json::object{{"value", value}, {"origin", given ? "command line" : "default"}};
+  }
+  return told;
 }
 
 void ResolveServeFlags(ServeFlags& flags) {

@@ -30,6 +30,7 @@ struct ServeFlags {
   std::string log_level = "info";
   int drain_timeout_s = 25;
   bool skip_tokenizer = false, dry_run = false;
+  json::object told;  // TellFlags
 };
 
 void AddServeFlags(CLI::App& app, ServeFlags& flags);
@@ -37,6 +38,9 @@ void AddServeFlags(CLI::App& app, ServeFlags& flags);
 // Reads what the flags name and checks what CLI11 cannot: keys, served names, template switches.
 // Throws StartupError.
 void ResolveServeFlags(ServeFlags& flags);
+
+// Every flag with its value and where it comes from; keys are not told. For /server_info.
+json::object TellFlags(const CLI::App& app);
 
 // The switches of --default-chat-template-kwargs. Throws StartupError.
 RenderOptions ReadChatKwargs(const std::string& text);

@@ -16,6 +16,7 @@ struct HttpRequest {
   std::string method, path, query;
   std::map<std::string, std::string> headers;  // names in lower case; repeated ones joined by ", "
   std::string body;
+  bool from_loopback = false;  // the peer's address
 
   // The header's value, or empty.
   std::string_view header(const std::string& name) const {

@@ -34,9 +34,12 @@ class HttpServer::Impl {
     for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { context_.run(); });
   }
 
-  ~Impl() {
+  ~Impl() { Stop(); }
+
+  void Stop() {
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
   }
 
   void StopAccepting() {
@@ -108,5 +111,6 @@ HttpServer::~HttpServer() = default;
 int HttpServer::port() const { return impl_->port_; }
 int HttpServer::num_connections() const { return impl_->shared()->num_connections; }
 void HttpServer::StopAccepting() { impl_->StopAccepting(); }
+void HttpServer::Stop() { impl_->Stop(); }
 
 }  // namespace lapidary

@@ -41,6 +41,8 @@ class HttpServer {
   int num_connections() const;
   // No new connections from now on; open ones live on.
   void StopAccepting();
+  // Ends the threads; connections stay as they are until the server is destroyed.
+  void Stop();
 
  private:
   class Impl;

@@ -185,6 +185,9 @@ void Session::Dispatch() {
     if (!value.empty()) value += ", ";
     value.append(field.value().data(), field.value().size());
   }
+  error_code unknown;
+  const auto peer = socket_.remote_endpoint(unknown);
+  request->from_loopback = !unknown && peer.address().is_loopback();
   request->body = std::move(message.body());
   keep_alive_ = message.keep_alive();
   chunked_ = message.version() >= 11;

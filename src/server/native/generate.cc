@@ -171,6 +171,10 @@ void Generate::Fail(int status, const Error& error, const char* type) {
   exchange_->Respond(std::move(response));
 }
 
+void Generate::Abort() {
+  exchange_->Post([self = shared_from_this()] { self->CancelAll(); });
+}
+
 void Generate::CancelAll() {
   for (const Request& request : requests_)
     if (request.id != 0) backend_->engine->Cancel(request.id);

@@ -35,6 +35,7 @@ class Generate : public std::enable_shared_from_this<Generate> {
   Generate(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
            GenerateForm form);
   void Start(std::vector<Request> requests);
+  void Abort();  // from any thread; the reply ends as aborted
 
  private:
   struct Choice {

@@ -299,6 +299,11 @@ void ChatCompletion::FinishAll() {
   exchange_->Respond(std::move(response));
 }
 
+void ChatCompletion::Abort() {
+  exchange_->Post(
+      [self = shared_from_this()] { self->backend_->engine->Cancel(self->request_id_); });
+}
+
 void ChatCompletion::Fail(int status, const Error& error, const char* type) {
   done_ = true;
   backend_->engine->Cancel(request_id_);

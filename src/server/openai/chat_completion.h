@@ -17,6 +17,7 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
   ChatCompletion(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
                  ReplyForm form, ChatForm chat);
   void Start(Request request);
+  void Abort();  // from any thread; the reply ends as aborted
 
  private:
   struct Call {

@@ -249,6 +249,10 @@ void Completion::Fail(int status, const Error& error, const char* type) {
   exchange_->Respond(std::move(response));
 }
 
+void Completion::Abort() {
+  exchange_->Post([self = shared_from_this()] { self->CancelAll(); });
+}
+
 void Completion::CancelAll() {
   for (const Request& request : requests_)
     if (request.id != 0) backend_->engine->Cancel(request.id);

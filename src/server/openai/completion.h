@@ -47,6 +47,7 @@ struct Backend {
   bool parses_reasoning = true, parses_tools = true;
   std::shared_ptr<SeedSequence> seeds;  // null: random
   PriorityOrder priority_order = PriorityOrder::kNone;
+  json::object started_with;  // flags and plan, for /server_info
 };
 
 // The answer's identity and form.
@@ -82,6 +83,7 @@ class Completion : public std::enable_shared_from_this<Completion> {
   Completion(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
              ReplyForm form);
   void Start(std::vector<Request> requests);
+  void Abort();  // from any thread; the reply ends as aborted
 
  private:
   struct Choice {

@@ -17,7 +17,8 @@ class NoEngine : public TokenEngine {
   void CancelChoice(uint64_t, int) override {}
   int vocab_size() const override { return vocab_size_; }
   int max_model_len() const override { return kMaxModelLen; }
-  bool MakesProgress() const override { return true; }
+  int64_t FlushCache() override { return 0; }
+  EngineStats stats() const override { return {}; }
 
  private:
   int vocab_size_;
