@@ -5,7 +5,7 @@ ARGS  ?=
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda crowd metrics gpu-bundle clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda crowd metrics soak gpu-bundle clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -72,6 +72,12 @@ crowd: setup      ## 10,000 requests of each model in random company, each again
 	@cmake --preset cpu -DLAPIDARY_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS) --target crowd_test
 	@$(BUILD)/tests/crowd/crowd_test --gtest_filter='*CrowdTest*' --rounds-percent=10000
+
+REQUESTS := 20000
+soak: setup       ## 20,000 HTTP requests, 30 % cancelled, and 10 x overload on a tiny model; make soak REQUESTS=1000000
+	@cmake --preset cpu -DLAPIDARY_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS) --target soak_test
+	@$(BUILD)/tests/soak/soak_test --rounds-percent=$$(( $(REQUESTS) / 10 ))
 
 SECONDS := 45
 fuzz:             ## every fuzz target for 45 s; make fuzz SECONDS=600
