@@ -190,6 +190,7 @@ class EngineLoop::Impl {
       results.push_back(TakeNews(step, step.rows[i], std::move(news.rows.at(i)), now));
     scheduler_.Commit(results);
     ++num_steps_;
+    Publish();  // who hears of a token finds it counted
     for (const SequenceResult& result : results) Deliver(result);
     WriteLog(step, now);
     if (drafts_.TakeDecision())

@@ -26,9 +26,9 @@ Gemma4StepModel::Gemma4StepModel(std::unique_ptr<Checkpoint> target,
       model_(target_->config, target_->weights, *ops_, arena_, options.limits) {
   model_.SetLayerHook([this] { last_beat_ms_ = NowMs(); });
   if (drafter_checkpoint_ != nullptr)
-    drafter_ = std::make_unique<Drafter>(
-        target_->config, target_->weights, drafter_checkpoint_->config,
-        drafter_checkpoint_->weights, *ops_, arena_, options.max_draft_sequences);
+    drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,
+                                         drafter_checkpoint_->config, drafter_checkpoint_->weights,
+                                         *ops_, arena_, options.max_draft_sequences);
 }
 
 void Gemma4StepModel::PoisonWorkspaces() {

@@ -78,7 +78,9 @@ void Workload::ChooseArena() {
   const int32_t sizes[] = {one, one - 1, one + 1, 2 * one - 1, 2 * one, 3 * one, plenty};
   const uint64_t choice = scenario_ == Scenario::kCrowd ? 0 : Below(7);
   num_slabs_ = std::max(1, sizes[choice]) + 1;
-  has_room_for_all_ = choice == 6;
+  // A sequence of a model without full layers reserves its window alone, so that idle pages of old
+  // windows fill any such arena; the soft reserve evicts without need.
+  has_room_for_all_ = choice == 6 && layout_.full_page_bytes > 0 && limits_.sliding_share == 0;
 }
 
 std::vector<int32_t> Workload::MakePrompt() {
