@@ -32,6 +32,45 @@ std::set<std::string> SpellingsOf(const CLI::App& app) {
   return spellings;
 }
 
+// Flags that few need, and other spellings of more usual ones: shown by --help-all only.
+const std::set<std::string> kSeldomUsed = {"--admin-api-key",
+                                           "--admin-open",
+                                           "--api-key-file",
+                                           "--async-scheduling",
+                                           "--debug-kv-bounds",
+                                           "--decode-log-interval",
+                                           "--default-chat-template-kwargs",
+                                           "--disable-log-stats",
+                                           "--download-dir",
+                                           "--draft-position",
+                                           "--drain-timeout",
+                                           "--enable-priority-scheduling",
+                                           "--health-port",
+                                           "--kv-sharing-fast-prefill",
+                                           "--max-num-batched-tokens",
+                                           "--max-prefill-tokens",
+                                           "--max-total-tokens",
+                                           "--metrics-auth",
+                                           "--num-gpu-blocks-override",
+                                           "--priority-order",
+                                           "--sampling-defaults",
+                                           "--schedule-low-priority-values-first",
+                                           "--speculative-algorithm",
+                                           "--speculative-config",
+                                           "--speculative-num-draft-tokens",
+                                           "--swa-full-tokens-ratio"};
+
+void AddHelp(CLI::App& app, bool all) {
+  bool hides = false;
+  for (CLI::Option* option : app.get_options()) {
+    if (!kSeldomUsed.contains(option->get_name())) continue;
+    hides = true;
+    if (!all) option->group("");
+  }
+  if (hides)
+    app.set_help_flag("-h,--help,--help-all", "this; --help-all: the seldom used flags too");
+}
+
 // One line an option: its names, the kind of its value and its default.
 class HelpFormatter : public CLI::Formatter {
  public:
@@ -53,6 +92,7 @@ int Main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(command->name, command->summary);
     sub->footer(fmt::format("Example: {}", command->example));
     runs.emplace_back(sub, command->setup(*sub));
+    AddHelp(*sub, std::find(argv, argv + argc, std::string_view("--help-all")) != argv + argc);
   }
   app.set_version_flag("--version", std::string("lapidary ") + LAPIDARY_VERSION);
   if (argc >= 2 && argv[1][0] != '-' && !CommandNames().contains(argv[1])) {

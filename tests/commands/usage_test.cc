@@ -25,8 +25,17 @@ TEST(Usage, VersionAndHelp) {
     const ProgramResult help = RunProgram(LAPIDARY_PROGRAM, {command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("Example: ")) << command;
-    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 80) << command;
+    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 50) << command;
   }
+}
+
+TEST(Usage, HelpAllShowsTheSeldomUsedFlagsToo) {
+  const auto help = [](const char* flag) {
+    return RunProgram(LAPIDARY_PROGRAM, {"serve", flag}).out;
+  };
+  EXPECT_THAT(help("--help"), testing::Not(HasSubstr("--num-gpu-blocks-override")));
+  EXPECT_THAT(help("--help-all"), HasSubstr("--num-gpu-blocks-override"));
+  EXPECT_THAT(help("--help-all"), HasSubstr("Example: "));
 }
 
 TEST(Usage, AContextThatCannotBeIsRefusedBeforeTheModelIsRead) {
