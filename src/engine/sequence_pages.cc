@@ -158,14 +158,13 @@ void Scheduler::RegisterPages(Sequence& sequence, int num_cells) {
                         sliding, sequence.keeps(static_cast<int>(cell))));
     if (full != sequence.full[cell]) SetPage(sequence, static_cast<int>(cell), full);
     if (sliding != sequence.sliding[cell]) {
-      // Its own is gone; it has another's now.
+      // Its own is gone; it has another's now, who pays for it.
       const SlidingPage own = sequence.sliding[cell];
       SetPage(sequence, static_cast<int>(cell), sliding);
       if (payers_[static_cast<size_t>(own)] == &sequence) {
         payers_[static_cast<size_t>(own)] = nullptr;
         --sequence.num_paid;
       }
-      Pay(sequence, sliding);
       Rebudget(sequence);
     }
   }
@@ -232,6 +231,12 @@ void Scheduler::CheckInvariants() const {
           "sequence {} waits and holds something", id);
     CHECK(std::count(payers_.begin(), payers_.end(), s.get()) == s->num_paid,
           "sequence {} pays for {} pages", id, s->num_paid);
+    const int end = layout_.sliding_page_bytes > 0 ? s->sliding_end : 0;
+    for (int cell = s->window_begin; cell < end; ++cell) {
+      const SlidingPage page = s->sliding[static_cast<size_t>(cell)];
+      CHECK(payers_.at(static_cast<size_t>(page)) != nullptr,
+            "sequence {}: nobody pays for page {}", id, static_cast<int32_t>(page));
+    }
     CHECK(s->overtaken <= kMaxOvertakes, "sequence {} overtaken {} times", id, s->overtaken);
   }
   CHECK(slots.size() + free_slots_.size() == static_cast<size_t>(limits_.max_running),

@@ -29,6 +29,14 @@ HttpResponse NotReady(ServerState state) {
   return Refusal(503, "The model is still loading.", "loading");
 }
 
+// It is echoed in a header.
+bool IsRequestId(std::string_view id) {
+  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
+    return (std::isalnum(c) != 0 && c < 0x80) ||
+           std::string_view("._:-").find(static_cast<char>(c)) != std::string_view::npos;
+  });
+}
+
 HttpResponse BadField(const Error& error) {
   if (error.code == "model_not_found") return ErrorResponse(404, error, "not_found_error");
   return ErrorResponse(400, error, "invalid_request_error");
@@ -210,13 +218,29 @@ ReplyForm ApiServer::NewForm(const json::object& fields, const HttpRequest& requ
                              const char* prefix) const {
   ReplyForm form;
   form.caller_salt = access_.SaltOf(request);
-  form.id = RandomId(prefix);
+  // Gateways send one; the field wins.
+  const std::string_view given = request.header("x-request-id");
+  form.id = IsRequestId(given) ? std::string(given) : RandomId(prefix);
   form.created = std::chrono::duration_cast<std::chrono::seconds>(
                      std::chrono::system_clock::now().time_since_epoch())
                      .count();
   const json::value* model = fields.if_contains("model");
   form.model = model ? std::string(model->get_string()) : options_.served_names[0];
   return form;
+}
+
+// Makes the reply from `arguments` and starts it with `work`.
+template <typename Reply, typename Work, typename... Arguments>
+void ApiServer::Begin(const ReplyForm& form, const ExchangePtr& exchange, Work work,
+                      Arguments&&... arguments) {
+  if (!IsRequestId(form.id))
+    return exchange->Respond(BadField(
+        {"An id has 1 to 128 letters, digits and any of . _ : -", "request_id", "invalid_value"}));
+  const auto reply = live_->Add(std::make_unique<Reply>(std::forward<Arguments>(arguments)...),
+                                form.id, form.caller_salt);
+  if (reply == nullptr)
+    return exchange->Respond(BadField({"A request with this id runs.", "request_id", "duplicate"}));
+  reply->Start(std::move(work));
 }
 
 void ApiServer::Completions(const HttpRequest& request, const ExchangePtr& exchange) {
@@ -226,10 +250,7 @@ void ApiServer::Completions(const HttpRequest& request, const ExchangePtr& excha
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  const std::string id = form.id;
-  const CacheSalt owner = form.caller_salt;
-  live_->Add(new Completion(current, exchange, std::move(form)), id, owner)
-      ->Start(std::move(requests).value());
+  Begin<Completion>(form, exchange, std::move(requests).value(), current, exchange, form);
 }
 
 void ApiServer::ChatCompletions(const HttpRequest& http, const ExchangePtr& exchange) {
@@ -240,10 +261,8 @@ void ApiServer::ChatCompletions(const HttpRequest& http, const ExchangePtr& exch
   const std::shared_ptr<const Backend> current = backend();
   Result<Request> request = MakeChatRequest(fields.value(), *current, form, chat);
   if (!request.ok()) return exchange->Respond(BadField(request.error()));
-  const std::string id = form.id;
-  const CacheSalt owner = form.caller_salt;
-  live_->Add(new ChatCompletion(current, exchange, std::move(form), std::move(chat)), id, owner)
-      ->Start(std::move(request).value());
+  Begin<ChatCompletion>(form, exchange, std::move(request).value(), current, exchange, form,
+                        std::move(chat));
 }
 
 void ApiServer::NativeGenerate(const HttpRequest& request, const ExchangePtr& exchange) {
@@ -254,10 +273,7 @@ void ApiServer::NativeGenerate(const HttpRequest& request, const ExchangePtr& ex
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeNativeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  const std::string id = form.reply.id;
-  const CacheSalt owner = form.reply.caller_salt;
-  live_->Add(new Generate(current, exchange, std::move(form)), id, owner)
-      ->Start(std::move(requests).value());
+  Begin<Generate>(form.reply, exchange, std::move(requests).value(), current, exchange, form);
 }
 
 void ApiServer::TokenizeRoute(const HttpRequest& request, const ExchangePtr& exchange) {

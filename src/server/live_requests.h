@@ -16,13 +16,15 @@ namespace lapidary {
 // Thread-safe; lives on until the last reply is gone.
 class LiveRequests : public std::enable_shared_from_this<LiveRequests> {
  public:
-  // The reply, counted until its last owner lets go of it. Reply has Abort(), which may be called
-  // from any thread.
+  // The reply, counted until its last owner lets go of it; null if this owner has one of this id.
+  // Reply has Abort(), which may be called from any thread.
   template <typename Reply>
-  std::shared_ptr<Reply> Add(Reply* reply, std::string id, const CacheSalt& owner) {
+  std::shared_ptr<Reply> Add(std::unique_ptr<Reply> reply, std::string id, const CacheSalt& owner) {
     const std::lock_guard lock(mutex_);
+    for (const Entry& entry : entries_)
+      if (entry.id == id && entry.owner == owner) return nullptr;
     const auto place = entries_.insert(entries_.end(), {std::move(id), owner, {}});
-    std::shared_ptr<Reply> shared(reply, [self = shared_from_this(), place](Reply* done) {
+    std::shared_ptr<Reply> shared(reply.release(), [self = shared_from_this(), place](Reply* done) {
       delete done;
       const std::lock_guard relock(self->mutex_);
       self->entries_.erase(place);

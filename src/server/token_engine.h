@@ -24,6 +24,8 @@ class TokenEngine {
   // Drops cached pages that nobody uses; waits for the step that runs. Returns how many.
   virtual int64_t FlushCache() = 0;
   virtual EngineStats stats() const = 0;
+  // Whole seconds after which a request that was refused for a full queue may come again.
+  virtual int retry_after_s() const { return 1; }
 };
 
 }  // namespace lapidary

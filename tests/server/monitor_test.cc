@@ -6,6 +6,7 @@
 #include <chrono>
 #include <thread>
 
+#include "server/monitor/metered_engine.h"
 #include "tests/server/api_server_fixture.h"
 #include "tests/server/metrics_page.h"
 
@@ -219,6 +220,63 @@ TEST_F(MonitorTest, AbortByIdEndsTheRequest) {
   EXPECT_THAT(ReadAll(socket), HasSubstr("\"finish_reason\":\"abort\""));
   EXPECT_EQ(StatusOf(Post("/abort_request", "{}")), 400);
   EXPECT_EQ(StatusOf(Post("/abort_request", R"({"abort_all":1})")), 400);
+}
+
+TEST_F(MonitorTest, ALiveRequestsIdIsItsOwn) {
+  tcp::socket socket = Begin(kEndless);
+  const std::string again = Post("/v1/completions", kEndless);
+  EXPECT_EQ(StatusOf(again), 400);
+  EXPECT_THAT(again, HasSubstr("\"param\":\"request_id\""));
+  EXPECT_EQ(StatusOf(Post("/v1/completions", R"({"prompt":"a b","rid":"r2"})")), 200);
+  EXPECT_THAT(Post("/abort_request", R"({"rid":"r1"})"), HasSubstr("\"num_aborted\":1"));
+  ReadAll(socket);
+  for (int i = 0; i < 500 && server_->num_live() > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(StatusOf(Post("/v1/completions", R"({"prompt":"a b","rid":"r1"})")), 200);
+}
+
+TEST_F(MonitorTest, AnIdIsEchoedOrRefused) {
+  const auto reply = [this](const std::string& body, const std::string& headers) {
+    return Raw(Message("POST", "/v1/completions", body, headers));
+  };
+  EXPECT_THAT(reply(R"({"prompt":"a b","request_id":"A.b_c:d-9"})", ""),
+              HasSubstr("X-Request-Id: A.b_c:d-9\r\n"));
+  EXPECT_THAT(reply(R"({"prompt":"a b"})", "X-Request-Id: gate-1\r\n"),
+              HasSubstr("\"id\":\"gate-1\""));
+  EXPECT_THAT(reply(R"({"prompt":"a b"})", "X-Request-Id: a/b\r\n"), HasSubstr("\"id\":\"cmpl-"));
+  for (const char* id : {R"(a\r\nX-Injected: 1)", "a b", "\xc3\xa9", "a/b"}) {
+    const std::string refused =
+        reply(R"({"prompt":"a b","request_id":")" + std::string(id) + "\"}", "");
+    EXPECT_EQ(StatusOf(refused), 400) << id;
+    EXPECT_THAT(refused, HasSubstr("\"param\":\"request_id\"")) << id;
+  }
+}
+
+TEST(RetryAfter, FollowsTheRateOfEnds) {
+  const auto scripted = std::make_shared<ScriptedEngine>(10);
+  scripted->script = {1};
+  MeteredEngine engine(scripted, std::make_shared<RequestMetrics>());
+  EngineStats stats;
+  stats.num_queued = 200;
+  scripted->SetStats(stats);
+  EXPECT_EQ(engine.retry_after_s(), 1);  // nothing is known
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (uint64_t id = 1; id <= 3; ++id) {
+    Request request;
+    request.id = id;
+    request.prompt = {1, 2};
+    ASSERT_TRUE(engine.Submit(request, [](TokenEvent&&) {}).ok());
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  // At least 150 ms for 3 ends: 50 ms each, 10 s for 200.
+  EXPECT_GE(engine.retry_after_s(), 10);
+  EXPECT_LE(engine.retry_after_s(), 60);
+  stats.num_queued = 0;
+  scripted->SetStats(stats);
+  EXPECT_EQ(engine.retry_after_s(), 1);
+  stats.num_queued = 1 << 20;
+  scripted->SetStats(stats);
+  EXPECT_EQ(engine.retry_after_s(), 60);
 }
 
 class TwoKeys : public MonitorTest {

@@ -20,6 +20,7 @@ FakeDevice::FakeDevice(const KvLayout& layout, const SlabPool& pool, const Sched
     : layout_(layout),
       pool_(pool),
       is_greedy_(greedy),
+      max_drafts_(limits.max_drafts),
       cells_(Scheduler::TableCells(limits)),
       slots_(static_cast<size_t>(limits.max_running)) {
   for (const PageKind kind : {PageKind::kFull, PageKind::kSliding}) {
@@ -157,6 +158,7 @@ void FakeDevice::AddRows(const PlannedRows& planned, const RowsNews& drawn, std:
     // An accepted draft is the token drawn before it; rejected ones leave marks of their own
     // behind.
     uint32_t mark = slot.marks.back();
+    CheckWindow(planned.slot, length - 1);
     for (int32_t i = 0; i < planned.num_rows; ++i) {
       if (i > 0)
         mark = Mix(mark, i <= drawn.num_accepted ? drawn.tokens[static_cast<size_t>(i - 1)] : 1000);
@@ -182,6 +184,16 @@ void FakeDevice::AddRows(const PlannedRows& planned, const RowsNews& drawn, std:
   }
   for (int32_t p = planned.first_position; p < planned.first_position + planned.num_rows; ++p)
     rows.push_back({planned.slot, p, slot.marks[static_cast<size_t>(p)], first_page, first_cell});
+}
+
+// A sequence that decodes at `position` keeps no sliding page from before its window. The plan did
+// not know how many drafts of the step before were accepted.
+void FakeDevice::CheckWindow(int32_t slot, int32_t position) const {
+  const int32_t begin = position + 1 - max_drafts_ - layout_.window;
+  const std::vector<int32_t>& table = tables_[static_cast<size_t>(PageKind::kSliding)];
+  for (int32_t cell = 0; cell < begin / kPageTokens; ++cell)
+    CHECK(table[static_cast<size_t>(slot * cells_ + cell)] == -1,
+          "slot {} at {} keeps the sliding page of cell {}", slot, position, cell);
 }
 
 int32_t FakeDevice::PageAt(PageKind kind, const Row& row) const {

@@ -46,6 +46,7 @@ class FakeDevice {
   RowsNews Draw(const PlannedRows& planned, std::mt19937_64& rng) const;
   void AddRows(const PlannedRows& planned, const RowsNews& drawn, std::vector<Row>& rows,
                int32_t& scratch_pages);
+  void CheckWindow(int32_t slot, int32_t position) const;
   int32_t PageAt(PageKind kind, const Row& row) const;
   template <typename Page>
   void CheckIsOwn(Page page) const;
@@ -57,6 +58,7 @@ class FakeDevice {
   const KvLayout layout_;
   const SlabPool& pool_;
   const bool is_greedy_;
+  const int max_drafts_;
   const int32_t cells_;
   std::vector<Slot> slots_;
   std::vector<int32_t> tables_[2];

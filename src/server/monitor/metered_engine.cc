@@ -1,11 +1,23 @@
 #include "server/monitor/metered_engine.h"
 
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 namespace lapidary {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kRememberedEnds = 64;
+constexpr int kLongestRetry = 60;  // seconds
+
+}  // namespace
 
 // One request's choices.
 class MeteredEngine::Watch {
@@ -73,8 +85,15 @@ struct MeteredEngine::Watches {
     const std::lock_guard lock(mutex);
     live.erase(request_id);
   }
+  void Ended(uint64_t request_id) {
+    Erase(request_id);
+    const std::lock_guard lock(mutex);
+    ends.push_back(Clock::now());
+    if (ends.size() > kRememberedEnds) ends.pop_front();
+  }
   std::mutex mutex;
   std::unordered_map<uint64_t, std::shared_ptr<Watch>> live;  // guarded by mutex
+  std::deque<Clock::time_point> ends;                         // guarded by mutex
 };
 
 MeteredEngine::MeteredEngine(std::shared_ptr<TokenEngine> engine,
@@ -95,7 +114,7 @@ Status MeteredEngine::Submit(Request request, TokenSink sink) {
   const Status status =
       engine_->Submit(std::move(request),
                       [id, watch, watches = watches_, sink = std::move(sink)](TokenEvent&& event) {
-                        if (watch->See(event)) watches->Erase(id);
+                        if (watch->See(event)) watches->Ended(id);
                         sink(std::move(event));
                       });
   if (!status.ok()) {
@@ -112,8 +131,18 @@ Status MeteredEngine::Submit(Request request, TokenSink sink) {
 
 void MeteredEngine::CancelChoice(uint64_t request_id, int choice) {
   if (const std::shared_ptr<Watch> watch = watches_->Find(request_id))
-    if (watch->EndChoice(choice)) watches_->Erase(request_id);
+    if (watch->EndChoice(choice)) watches_->Ended(request_id);
   engine_->CancelChoice(request_id, choice);
+}
+
+int MeteredEngine::retry_after_s() const {
+  const int num_waiting = engine_->stats().num_queued;
+  const std::lock_guard lock(watches_->mutex);
+  if (watches_->ends.empty()) return 1;
+  const double seconds =
+      std::chrono::duration<double>(Clock::now() - watches_->ends.front()).count();
+  const double wait = seconds / static_cast<double>(watches_->ends.size()) * num_waiting;
+  return static_cast<int>(std::clamp(std::ceil(wait), 1.0, double{kLongestRetry}));
 }
 
 }  // namespace lapidary

@@ -18,6 +18,8 @@ class MeteredEngine : public TokenEngine {
   void CancelChoice(uint64_t request_id, int choice) override;
   int64_t FlushCache() override { return engine_->FlushCache(); }
   EngineStats stats() const override { return engine_->stats(); }
+  // Until what waits now has started, at the rate of the last ends; 1 .. 60.
+  int retry_after_s() const override;
   int vocab_size() const override { return engine_->vocab_size(); }
   int max_model_len() const override { return engine_->max_model_len(); }
 

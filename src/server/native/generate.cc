@@ -25,11 +25,7 @@ void Generate::Start(std::vector<Request> requests) {
           auto shared = std::make_shared<TokenEvent>(std::move(event));
           self->exchange_->Post([self, i, shared] { self->OnEvent(i, std::move(*shared)); });
         });
-    if (!status.ok()) {
-      const bool full = status.error().code == "queue_full";
-      return Fail(full ? 429 : 400, status.error(),
-                  full ? "rate_limit_error" : "invalid_request_error");
-    }
+    if (!status.ok()) return Fail(EngineRefusal(status.error(), *backend_->engine));
   }
   // Weak: the exchange must not keep itself alive through its own callback.
   exchange_->OnClose([weak = weak_from_this()] {
@@ -43,8 +39,7 @@ void Generate::Start(std::vector<Request> requests) {
 
 void Generate::OnEvent(size_t prompt, TokenEvent event) {
   if (done_) return;
-  if (event.finish == FinishReason::kError)
-    return Fail(500, Error{"The model's own numbers failed.", "", "numerical_error"}, "api_error");
+  if (event.finish == FinishReason::kError) return Fail(NumericalError());
   const auto n = static_cast<size_t>(form_.reply.n);
   const auto index = static_cast<size_t>(event.choice);
   Choice& choice = choices_[prompt * n + index];
@@ -161,10 +156,9 @@ void Generate::FinishAll() {
   exchange_->Respond(std::move(response));
 }
 
-void Generate::Fail(int status, const Error& error, const char* type) {
+void Generate::Fail(HttpResponse response) {
   done_ = true;
   CancelAll();
-  HttpResponse response = ErrorResponse(status, error, type);
   // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
   exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
   exchange_->Finish();

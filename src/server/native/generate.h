@@ -57,7 +57,7 @@ class Generate : public std::enable_shared_from_this<Generate> {
   json::value TopEntries(const TokenLogprobs& entry) const;
   json::object Reply(size_t prompt, size_t choice) const;
   void FinishAll();
-  void Fail(int status, const Error& error, const char* type);
+  void Fail(HttpResponse response);
   void CancelAll();
 
   std::shared_ptr<const Backend> backend_;

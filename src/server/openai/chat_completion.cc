@@ -51,11 +51,7 @@ void ChatCompletion::Start(Request request) {
         auto shared = std::make_shared<TokenEvent>(std::move(event));
         self->exchange_->Post([self, shared] { self->OnEvent(std::move(*shared)); });
       });
-  if (!status.ok()) {
-    const bool full = status.error().code == "queue_full";
-    return Fail(full ? 429 : 400, status.error(),
-                full ? "rate_limit_error" : "invalid_request_error");
-  }
+  if (!status.ok()) return Fail(EngineRefusal(status.error(), *backend_->engine));
   // Weak: the exchange must not keep itself alive through its own callback.
   exchange_->OnClose([weak = weak_from_this()] {
     if (auto self = weak.lock()) {
@@ -76,8 +72,7 @@ ReplyTokens ChatCompletion::TokensToParse() const {
 
 void ChatCompletion::OnEvent(TokenEvent event) {
   if (done_) return;
-  if (event.finish == FinishReason::kError)
-    return Fail(500, Error{"The model's own numbers failed.", "", "numerical_error"}, "api_error");
+  if (event.finish == FinishReason::kError) return Fail(NumericalError());
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
   if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
   if (!event.prompt_logprobs.empty() && form_.prompt_logprobs)
@@ -304,10 +299,9 @@ void ChatCompletion::Abort() {
       [self = shared_from_this()] { self->backend_->engine->Cancel(self->request_id_); });
 }
 
-void ChatCompletion::Fail(int status, const Error& error, const char* type) {
+void ChatCompletion::Fail(HttpResponse response) {
   done_ = true;
   backend_->engine->Cancel(request_id_);
-  HttpResponse response = ErrorResponse(status, error, type);
   // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
   exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
   exchange_->Finish();

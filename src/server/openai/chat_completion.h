@@ -44,7 +44,7 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
   json::object LogprobEntry(const TokenLogprobs& entry) const;
   void SendChunk(size_t index, json::object delta);
   void FinishAll();
-  void Fail(int status, const Error& error, const char* type);
+  void Fail(HttpResponse response);
   json::object Envelope(const char* object) const;
   void AddPromptFields(json::object& reply);
   json::object Message(const Choice& choice) const;

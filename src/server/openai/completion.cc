@@ -46,6 +46,18 @@ HttpResponse ErrorResponse(int status, const Error& error, const char* type) {
   return response;
 }
 
+HttpResponse EngineRefusal(const Error& error, const TokenEngine& engine) {
+  if (error.code != "queue_full") return ErrorResponse(400, error, "invalid_request_error");
+  HttpResponse response = ErrorResponse(429, error, "rate_limit_error");
+  response.headers.back().second = std::to_string(engine.retry_after_s());
+  return response;
+}
+
+HttpResponse NumericalError() {
+  return ErrorResponse(500, Error{"The model's own numbers failed.", "", "numerical_error"},
+                       "api_error");
+}
+
 Completion::Completion(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
                        ReplyForm form)
     : backend_(std::move(backend)), exchange_(std::move(exchange)), form_(std::move(form)) {}
@@ -62,11 +74,7 @@ void Completion::Start(std::vector<Request> requests) {
           auto shared = std::make_shared<TokenEvent>(std::move(event));
           self->exchange_->Post([self, i, shared] { self->OnEvent(i, std::move(*shared)); });
         });
-    if (!status.ok()) {
-      const bool full = status.error().code == "queue_full";
-      return Fail(full ? 429 : 400, status.error(),
-                  full ? "rate_limit_error" : "invalid_request_error");
-    }
+    if (!status.ok()) return Fail(EngineRefusal(status.error(), *backend_->engine));
   }
   // Weak: the exchange must not keep itself alive through its own callback.
   exchange_->OnClose([weak = weak_from_this()] {
@@ -80,8 +88,7 @@ void Completion::Start(std::vector<Request> requests) {
 
 void Completion::OnEvent(size_t prompt, TokenEvent event) {
   if (done_) return;
-  if (event.finish == FinishReason::kError)
-    return Fail(500, Error{"The model's own numbers failed.", "", "numerical_error"}, "api_error");
+  if (event.finish == FinishReason::kError) return Fail(NumericalError());
   const size_t index = prompt * static_cast<size_t>(form_.n) + static_cast<size_t>(event.choice);
   Choice& choice = choices_[index];
   if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
@@ -239,10 +246,9 @@ void Completion::FinishAll() {
   exchange_->Respond(std::move(response));
 }
 
-void Completion::Fail(int status, const Error& error, const char* type) {
+void Completion::Fail(HttpResponse response) {
   done_ = true;
   CancelAll();
-  HttpResponse response = ErrorResponse(status, error, type);
   // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
   exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
   exchange_->Finish();

@@ -111,7 +111,7 @@ class Completion : public std::enable_shared_from_this<Completion> {
   void AddLogprobs(Choice& choice, const TokenLogprobs* entry, int32_t token);
   void SendChunk(size_t index, std::string text);
   void FinishAll();
-  void Fail(int status, const Error& error, const char* type);
+  void Fail(HttpResponse response);
   void CancelAll();
   json::object Envelope() const;
   // Moves what was not sent yet out of the choice.
@@ -128,6 +128,9 @@ class Completion : public std::enable_shared_from_this<Completion> {
 };
 
 HttpResponse ErrorResponse(int status, const Error& error, const char* type);
+// Of a request that the engine did not take, and of one whose logits were not finite.
+HttpResponse EngineRefusal(const Error& error, const TokenEngine& engine);
+HttpResponse NumericalError();
 
 }  // namespace lapidary
 
