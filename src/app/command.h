@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <span>
 #include <string>
 
 namespace lapidary {
@@ -19,8 +20,12 @@ struct Command {
   std::function<int()> (*setup)(CLI::App& app);
 };
 
+// Adds each as a subcommand of `app`, which then needs one; returns what runs the one that was
+// parsed.
+std::function<int()> AddCommands(CLI::App& app, std::span<const Command* const> commands);
+
 extern const Command kServeCommand, kChatCommand, kGenerateCommand, kVerifyCommand, kEvalCommand,
-    kPlanCommand, kCheckCommand, kTokenizeCommand, kRenderCommand, kVersionCommand;
+    kBenchCommand, kPlanCommand, kCheckCommand, kTokenizeCommand, kRenderCommand, kVersionCommand;
 
 }  // namespace lapidary
 

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "app/command.h"
 #include "app/flags.h"
@@ -13,13 +16,15 @@
 namespace lapidary {
 namespace {
 
-const Command* const kCommands[] = {
-    &kServeCommand,  &kChatCommand, &kGenerateCommand, &kRenderCommand, &kTokenizeCommand,
-    &kVerifyCommand, &kEvalCommand, &kPlanCommand,     &kCheckCommand,  &kVersionCommand};
+const Command* const kCommands[] = {&kServeCommand,  &kChatCommand,     &kGenerateCommand,
+                                    &kRenderCommand, &kTokenizeCommand, &kVerifyCommand,
+                                    &kEvalCommand,   &kBenchCommand,    &kPlanCommand,
+                                    &kCheckCommand,  &kVersionCommand};
 
-std::set<std::string> CommandNames() {
+std::set<std::string> CommandNames(const CLI::App& app) {
   std::set<std::string> names;
-  for (const Command* command : kCommands) names.insert(command->name);
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.insert(sub->get_name());
   return names;
 }
 
@@ -61,6 +66,8 @@ const std::set<std::string> kSeldomUsed = {"--admin-api-key",
                                            "--swa-full-tokens-ratio"};
 
 void AddHelp(CLI::App& app, bool all) {
+  for (CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    AddHelp(*sub, all);
   bool hides = false;
   for (CLI::Option* option : app.get_options()) {
     if (!kSeldomUsed.contains(option->get_name())) continue;
@@ -69,6 +76,22 @@ void AddHelp(CLI::App& app, bool all) {
   }
   if (hides)
     app.set_help_flag("-h,--help,--help-all", "this; --help-all: the seldom used flags too");
+}
+
+// What the parser may see; the command that the first arguments name decides over the spellings.
+Result<std::vector<std::string>> ArgumentsFor(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* named = &app;
+  for (int i = 1; i < argc && argv[i][0] != '-'; ++i) {
+    const std::set<std::string> names = CommandNames(*named);
+    if (names.empty()) break;
+    if (!names.contains(argv[i]))
+      return Error{fmt::format("unknown command {}; did you mean {}?", argv[i],
+                               NearestSpelling(argv[i], names)),
+                   "", ""};
+    named = named->get_subcommand(argv[i]);
+  }
+  if (named == &app) return std::vector<std::string>(argv, argv + argc);
+  return PrepareArguments(argc, argv, SpellingsOf(*named));
 }
 
 // One line an option: its names, the kind of its value and its default.
@@ -85,42 +108,24 @@ class HelpFormatter : public CLI::Formatter {
 
 int Main(int argc, char** argv) {
   CLI::App app("Lapidary serves Google's Gemma 4 models.", "lapidary");
-  app.require_subcommand(1);
   app.formatter(std::make_shared<HelpFormatter>());
-  std::vector<std::pair<CLI::App*, std::function<int()>>> runs;
-  for (const Command* command : kCommands) {
-    CLI::App* sub = app.add_subcommand(command->name, command->summary);
-    sub->footer(fmt::format("Example: {}", command->example));
-    runs.emplace_back(sub, command->setup(*sub));
-    AddHelp(*sub, std::find(argv, argv + argc, std::string_view("--help-all")) != argv + argc);
-  }
+  const std::function<int()> run = AddCommands(app, kCommands);
+  AddHelp(app, std::find(argv, argv + argc, std::string_view("--help-all")) != argv + argc);
   app.set_version_flag("--version", std::string("lapidary ") + LAPIDARY_VERSION);
-  if (argc >= 2 && argv[1][0] != '-' && !CommandNames().contains(argv[1])) {
-    fmt::print(stderr, "lapidary: unknown command {}; did you mean {}?\n", argv[1],
-               NearestSpelling(argv[1], CommandNames()));
+  const auto prepared = ArgumentsFor(app, argc, argv);
+  if (!prepared.ok()) {
+    fmt::print(stderr, "lapidary: {}\n", prepared.error().message);
     return kExitUsage;
   }
-  std::vector<std::string> args(argv, argv + argc);
-  for (const auto& [sub, run] : runs) {
-    if (argc < 2 || sub->get_name() != argv[1]) continue;
-    auto prepared = PrepareArguments(argc, argv, SpellingsOf(*sub));
-    if (!prepared.ok()) {
-      fmt::print(stderr, "lapidary: {}\n", prepared.error().message);
-      return kExitUsage;
-    }
-    args = std::move(prepared).value();
-  }
   std::vector<const char*> pointers;
-  for (const std::string& arg : args) pointers.push_back(arg.c_str());
+  for (const std::string& arg : prepared.value()) pointers.push_back(arg.c_str());
   try {
     app.parse(static_cast<int>(pointers.size()), pointers.data());
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? 0 : kExitUsage;
   }
-  for (const auto& [sub, run] : runs)
-    if (sub->parsed()) return run();
-  return kExitUsage;
+  return run();
 }
 
 }  // namespace

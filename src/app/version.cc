@@ -1,18 +1,25 @@
+#include "app/version.h"
+
 #include <fmt/format.h>
 
 #include "app/command.h"
 #include "ops/cpu/linear.h"
 
 namespace lapidary {
+
+const char* InstructionSet() {
+  const char* name = "plain";
+  for (int i = 0; i < cpu::kNumLinearVariants; ++i)
+    if (cpu::LinearVariants()[i].supported) name = cpu::LinearVariants()[i].name;
+  return name;
+}
+
 namespace {
 
 std::function<int()> SetUpVersion(CLI::App&) {
   return [] {
-    const char* instructions = "plain";
-    for (int i = 0; i < cpu::kNumLinearVariants; ++i)
-      if (cpu::LinearVariants()[i].supported) instructions = cpu::LinearVariants()[i].name;
-    fmt::print("lapidary {} (CPU backend, {}, compiler {})\n", LAPIDARY_VERSION, instructions,
-               __VERSION__);
+    fmt::print("lapidary {}, commit {} (CPU backend, {}, compiler {})\n", LAPIDARY_VERSION, kCommit,
+               InstructionSet(), __VERSION__);
     return 0;
   };
 }

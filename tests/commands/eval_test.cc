@@ -76,7 +76,7 @@ TEST_F(EvalTest, ErrorsNameFileAndLine) {
   EXPECT_THAT(error_of(R"({"prompt":"a","expected":"b"})"), HasSubstr("match must be"));
   EXPECT_THAT(error_of(R"({"prompt":"a","match":"exact"})"), HasSubstr("expected is missing"));
   EXPECT_THAT(error_of(R"({"expected":"b","match":"exact"})"),
-              HasSubstr("either messages or prompt"));
+              HasSubstr("one of messages, prompt and prompt_token_ids"));
   EXPECT_THAT(error_of(R"({"prompt":"a","expected":{"name":"f"},"match":"tool_call"})"),
               HasSubstr("a call's name and arguments"));
   EXPECT_THAT(error_of(R"({"messages":[{"role":"user"}],"expected":1,"match":"exact"})"),

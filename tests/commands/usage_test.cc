@@ -21,7 +21,7 @@ TEST(Usage, UnknownCommandsNameTheNearest) {
 TEST(Usage, VersionAndHelp) {
   EXPECT_THAT(RunProgram(LAPIDARY_PROGRAM, {"--version"}).out, testing::StartsWith("lapidary "));
   for (const char* command : {"serve", "chat", "generate", "plan", "check", "verify", "eval",
-                              "tokenize", "render", "version"}) {
+                              "bench", "tokenize", "render", "version"}) {
     const ProgramResult help = RunProgram(LAPIDARY_PROGRAM, {command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("Example: ")) << command;

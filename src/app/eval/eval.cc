@@ -7,7 +7,6 @@
 #include <cmath>
 #include <condition_variable>
 #include <deque>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <mutex>
@@ -15,8 +14,8 @@
 #include "app/command.h"
 #include "app/eval/scoring.h"
 #include "app/model/load_model.h"
+#include "app/model/prompt_line.h"
 #include "io/json.h"
-#include "text/prompt_ids.h"
 #include "text/reply_parser.h"
 
 namespace lapidary {
@@ -35,109 +34,35 @@ struct EvalFlags {
 struct Item {
   int line = 0;
   std::string skill;
-  std::vector<int32_t> prompt;
-  DeclaredTools tools;
-  bool starts_in_thought = false;
+  PromptLine prompt;
   Expectation expected;
 };
 
-// Reads the items; every error names the line.
+// An item of a line, or what is wrong with it.
 class ItemReader {
  public:
-  ItemReader(std::string file, TemplateRevision revision, const Tokenizer& tokenizer)
-      : file_(std::move(file)), revision_(revision), tokenizer_(tokenizer) {}
+  explicit ItemReader(const PromptReader& prompts) : prompts_(prompts) {}
 
-  std::vector<Item> ReadAll() {
-    std::ifstream in(file_);
-    if (!in) throw StartupError(fmt::format("{} cannot be opened", file_));
-    std::vector<Item> items;
-    std::string text;
-    while (std::getline(in, text)) {
-      ++line_;
-      if (!Trim(text).empty()) items.push_back(Read(text));
-    }
-    if (in.bad()) throw StartupError(fmt::format("{} cannot be read", file_));
-    if (items.empty()) throw StartupError(fmt::format("{} holds no items", file_));
-    return items;
-  }
-
- private:
-  [[noreturn]] void Fail(std::string_view what) const {
-    throw StartupError(fmt::format("{}, line {}: {}", file_, line_, what));
-  }
-  json::value Parse(std::string_view text, std::string_view what) const {
-    auto parsed = ParseJson(text, what);
-    if (!parsed.ok()) Fail(parsed.error().message);
-    return std::move(parsed).value();
-  }
-  // Null if absent or null.
-  static json::value* Find(json::object& object, std::string_view name) {
-    json::value* value = object.if_contains(name);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-
-  Item Read(const std::string& text) const {
-    json::value document = Parse(text, "the item");
-    if (!document.is_object()) Fail("an item must be an object");
-    json::object& object = document.get_object();
+  Result<Item> Read(json::object& object) const {
     Item item;
-    item.line = line_;
     item.skill = "(none)";
-    if (const json::value* skill = Find(object, "skill")) {
-      if (!skill->is_string()) Fail("skill must be a string");
+    if (const json::value* skill = FindValue(object, "skill")) {
+      if (!skill->is_string()) return Wrong("skill must be a string");
       item.skill = skill->get_string();
     }
-    ReadPrompt(object, item);
-    ReadExpected(object, item);
+    Result<PromptLine> prompt = prompts_.Read(object);
+    if (!prompt.ok()) return prompt.error();
+    item.prompt = std::move(prompt).value();
+    const Status expected = ReadExpected(object, item.expected);
+    if (!expected.ok()) return expected.error();
     return item;
   }
 
-  void ReadPrompt(json::object& object, Item& item) const {
-    json::value* messages = Find(object, "messages");
-    const json::value* prompt = Find(object, "prompt");
-    if ((messages == nullptr) == (prompt == nullptr))
-      Fail("an item needs either messages or prompt");
-    const json::value* tools = Find(object, "tools");
-    if (tools != nullptr && !tools->is_array()) Fail("tools must be a list");
-    const json::array* tool_list = tools == nullptr ? nullptr : &tools->get_array();
-    item.tools = DeclaredTools::Of(tool_list);
-    RenderOptions options;
-    if (const json::value* thinking = Find(object, "thinking")) {
-      if (!thinking->is_bool()) Fail("thinking must be true or false");
-      options.enable_thinking = thinking->get_bool();
-    }
-    if (prompt != nullptr) {
-      if (!prompt->is_string()) Fail("prompt must be a string");
-      item.prompt = tokenizer_.Encode(prompt->get_string());
-      const auto bos = tokenizer_.Find("<bos>");
-      if (bos && (item.prompt.empty() || item.prompt[0] != *bos))
-        item.prompt.insert(item.prompt.begin(), *bos);
-      return;
-    }
-    if (!messages->is_array()) Fail("messages must be a list");
-    for (json::value& message : messages->get_array()) ParseArguments(message);
-    const auto pieces = RenderChat(revision_, messages->get_array(), tool_list, options);
-    if (!pieces.ok()) Fail(pieces.error().message);  // names its field
-    item.prompt = EncodePrompt(tokenizer_, pieces.value());
-    item.starts_in_thought = EndsInThought(pieces.value());
-  }
+ private:
+  static Error Wrong(const char* what) { return {what, "", ""}; }
 
-  // OpenAI's shape has a call's arguments as JSON text; the template wants the object.
-  void ParseArguments(json::value& message) const {
-    if (!message.is_object()) return;
-    json::value* calls = Find(message.get_object(), "tool_calls");
-    if (calls == nullptr || !calls->is_array()) return;
-    for (json::value& call : calls->get_array()) {
-      json::value* function = call.is_object() ? Find(call.get_object(), "function") : nullptr;
-      if (function == nullptr || !function->is_object()) continue;
-      json::value* arguments = Find(function->get_object(), "arguments");
-      if (arguments != nullptr && arguments->is_string())
-        *arguments = Parse(std::string(arguments->get_string()), "arguments");
-    }
-  }
-
-  Match ReadMatch(json::object& object) const {
-    const json::value* match = Find(object, "match");
+  static Result<Match> ReadMatch(json::object& object) {
+    const json::value* match = FindValue(object, "match");
     if (match != nullptr && match->is_string()) {
       const json::string& name = match->get_string();
       if (name == "exact") return Match::kExact;
@@ -145,39 +70,62 @@ class ItemReader {
       if (name == "json") return Match::kJson;
       if (name == "tool_call") return Match::kToolCall;
     }
-    Fail("match must be exact, contains, json or tool_call");
+    return Wrong("match must be exact, contains, json or tool_call");
   }
 
-  void ReadExpected(json::object& object, Item& item) const {
-    Expectation& wanted = item.expected;
-    wanted.match = ReadMatch(object);
+  static Status ReadExpected(json::object& object, Expectation& wanted) {
+    const Result<Match> match = ReadMatch(object);
+    if (!match.ok()) return match.error();
+    wanted.match = match.value();
     json::value* expected = object.if_contains("expected");
-    if (expected == nullptr) Fail("expected is missing");
+    if (expected == nullptr) return Wrong("expected is missing");
     if (wanted.match == Match::kExact || wanted.match == Match::kContains) {
-      if (!expected->is_string()) Fail("expected must be a string");
+      if (!expected->is_string()) return Wrong("expected must be a string");
       wanted.text = expected->get_string();
-      return;
+      return Ok{};
     }
-    wanted.value =
-        expected->is_string() ? Parse(std::string(expected->get_string()), "expected") : *expected;
-    if (wanted.match == Match::kJson) return;
+    if (const Status parsed = ParseText(*expected, "expected"); !parsed.ok()) return parsed;
+    wanted.value = *expected;
+    if (wanted.match == Match::kJson) return Ok{};
     json::object* call = wanted.value.if_object();
-    const json::value* name = call == nullptr ? nullptr : Find(*call, "name");
-    json::value* arguments = call == nullptr ? nullptr : Find(*call, "arguments");
+    const json::value* name = call == nullptr ? nullptr : FindValue(*call, "name");
+    json::value* arguments = call == nullptr ? nullptr : FindValue(*call, "arguments");
     if (name == nullptr || !name->is_string() || arguments == nullptr)
-      Fail("expected must hold a call's name and arguments");
-    if (arguments->is_string())
-      *arguments = Parse(std::string(arguments->get_string()), "expected.arguments");
+      return Wrong("expected must hold a call's name and arguments");
+    return ParseText(*arguments, "expected.arguments");
   }
 
-  std::string file_;
-  TemplateRevision revision_;
-  const Tokenizer& tokenizer_;
-  int line_ = 0;
+  // JSON that is given as text becomes what the text says.
+  static Status ParseText(json::value& value, const char* what) {
+    if (!value.is_string()) return Ok{};
+    Result<json::value> parsed = ParseJson(std::string(value.get_string()), what);
+    if (!parsed.ok()) return parsed.error();
+    value = std::move(parsed).value();
+    return Ok{};
+  }
+
+  const PromptReader& prompts_;
 };
 
+std::vector<Item> ReadItems(const std::string& file, const LoadedModel& model) {
+  const PromptReader prompts(model.chat.revision, &NeedTokenizer(model),
+                             model.target->config.vocab_size);
+  const ItemReader reader(prompts);
+  std::vector<Item> items;
+  ForEachJsonLine(file, [&](json::object& line, int number) -> Status {
+    Result<Item> item = reader.Read(line);
+    if (!item.ok()) return item.error();
+    items.push_back(std::move(item).value());
+    items.back().line = number;
+    return Ok{};
+  });
+  if (items.empty()) throw StartupError(fmt::format("{} holds no items", file));
+  return items;
+}
+
 Answer ReadAnswer(const Tokenizer& tokenizer, const Item& item, const std::vector<int32_t>& ids) {
-  ReplyParser parser(tokenizer, ReplyTokens::Of(tokenizer), item.tools, item.starts_in_thought);
+  ReplyParser parser(tokenizer, ReplyTokens::Of(tokenizer), item.prompt.tools,
+                     item.prompt.starts_in_thought);
   Answer answer;
   const auto take = [&answer](const std::vector<ReplyDelta>& deltas) {
     for (const ReplyDelta& delta : deltas) {
@@ -249,7 +197,7 @@ Scores AskAll(Engine& engine, FinishedQueue& queue, const Tokenizer& tokenizer,
     for (; submitted < items.size() && submitted - done < kMaxInFlight; ++submitted) {
       Request request;
       request.id = submitted + 1;
-      request.prompt = items[submitted].prompt;
+      request.prompt = items[submitted].prompt.ids;
       request.max_tokens = flags.max_tokens;
       request.sampling.temperature = 0;
       const Status status = engine.Submit(std::move(request), queue.SinkFor(submitted));
@@ -303,7 +251,7 @@ void PrintJson(const Scores& scores, double seconds) {
 int RunEval(const EvalFlags& flags) {
   LoadedModel model = LoadModel(flags.model);
   const Tokenizer& tokenizer = NeedTokenizer(model);
-  const std::vector<Item> items = ItemReader(flags.file, model.chat.revision, tokenizer).ReadAll();
+  const std::vector<Item> items = ReadItems(flags.file, model);
 
   EngineOptions options;
   options.num_threads = flags.num_threads;

@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "app/command.h"
-#include "app/model/find_model.h"
 #include "app/model/load_model.h"
 #include "app/plan/memory_plan.h"
+#include "app/plan/plan_model.h"
 #include "io/json.h"
 
 namespace lapidary {
@@ -70,15 +70,9 @@ void PrintJson(const MemoryPlan& plan, bool is_cpu) {
 }
 
 int RunPlan(const PlanFlags& flags) {
-  const auto dir = FindModel(flags.model.model, flags.model.HubDir());
-  const ModelConfig config = OrThrow(ReadModelConfig(dir));
-  if (config.is_drafter)
-    throw StartupError(
-        fmt::format("{} is an assistant; give the model it belongs to", dir.string()));
   const bool is_cpu = flags.device_bytes == 0;
-  const MemoryPlan plan =
-      PlanMemory(config, flags.memory, flags.engine,
-                 {is_cpu ? AvailableMemoryBytes() : flags.device_bytes, is_cpu});
+  const DeviceMemory device = {is_cpu ? AvailableMemoryBytes() : flags.device_bytes, is_cpu};
+  const MemoryPlan plan = PlanModel(flags.model, flags.memory, flags.engine, device).memory;
   if (flags.json_output)
     PrintJson(plan, is_cpu);
   else

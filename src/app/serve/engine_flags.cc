@@ -46,6 +46,9 @@ void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_flag("!--disable-log-stats", flags.logs_steps, "no log lines of steps");
+  app.add_flag("--kv-sharing-fast-prefill,!--no-kv-sharing-fast-prefill", options.fast_prefill,
+               "YOCO prefill (on)");
+  app.add_option("--num-threads", options.num_threads, "0: all cores")->check(CLI::Range(0, 1024));
 }
 
 PriorityOrder OrderOf(const EngineFlags& flags) {

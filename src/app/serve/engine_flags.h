@@ -1,4 +1,4 @@
-// EngineFlags: how `serve` runs its engine, in our spelling, vLLM's and SGLang's.
+// EngineFlags: how `serve` and `bench` run their engine, in our spelling, vLLM's and SGLang's.
 #ifndef LAPIDARY_APP_SERVE_ENGINE_FLAGS_H_
 #define LAPIDARY_APP_SERVE_ENGINE_FLAGS_H_
 

@@ -10,10 +10,10 @@
 
 #include "app/command.h"
 #include "app/model/engine_adapter.h"
-#include "app/model/find_model.h"
+#include "app/plan/plan_model.h"
 #include "app/serve/serve_flags.h"
+#include "app/version.h"
 #include "base/log.h"
-#include "ops/cpu/linear.h"
 
 namespace lapidary {
 namespace {
@@ -159,29 +159,16 @@ void Drain(ApiServer& server, const sigset_t& signals, int timeout_s) {
 // The model's own numbers before anything is read or opened: a folder that cannot be served says so
 // at once.
 MemoryPlan PlanServe(const ServeFlags& flags) {
-  const auto dir = FindModel(flags.model.model, flags.model.HubDir());
-  const ModelConfig config = OrThrow(ReadModelConfig(dir));
-  if (config.is_drafter)
-    throw StartupError(
-        fmt::format("{} is an assistant; give the model it belongs to", dir.string()));
-  const MemoryPlan plan =
-      PlanMemory(config, flags.memory, flags.engine, {AvailableMemoryBytes(), true});
-  PrintPlan(flags, plan, config);
-  if (plan.context < std::max(flags.engine.max_model_len, 2))
-    throw StartupError(fmt::format(
-        "one request of {} tokens does not fit into {} GiB of KV cache ({}); use a shorter "
-        "--max-model-len or more memory",
-        std::max(flags.engine.max_model_len, 2), GiB(plan.kv_bytes), plan.kv_reason));
+  const PlannedModel planned =
+      PlanModel(flags.model, flags.memory, flags.engine, {AvailableMemoryBytes(), true});
+  const MemoryPlan& plan = planned.memory;
+  PrintPlan(flags, plan, planned.config);
+  NeedContext(plan, flags.engine.max_model_len);
   fmt::print(stderr, "{}\n", EngineLine(flags.run, plan.options));
-  PrintReplyPlan(flags, DefaultsOf(flags, OrThrow(ReadGenerationConfig(dir, config.vocab_size))));
+  PrintReplyPlan(
+      flags,
+      DefaultsOf(flags, OrThrow(ReadGenerationConfig(planned.dir, planned.config.vocab_size))));
   return plan;
-}
-
-const char* InstructionSet() {
-  const char* name = "plain";
-  for (int i = 0; i < cpu::kNumLinearVariants; ++i)
-    if (cpu::LinearVariants()[i].supported) name = cpu::LinearVariants()[i].name;
-  return name;
 }
 
 int RunServe(ServeFlags flags) {

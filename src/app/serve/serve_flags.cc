@@ -102,10 +102,6 @@ void AddServeFlags(CLI::App& app, ServeFlags& flags) {
   AddMemoryFlags(app, flags.memory, flags.engine);
   AddEngineFlags(app, flags.run, flags.engine);
   AddReplyFlags(app, flags);
-  app.add_flag("--kv-sharing-fast-prefill,!--no-kv-sharing-fast-prefill", flags.engine.fast_prefill,
-               "YOCO prefill (on)");
-  app.add_option("--num-threads", flags.engine.num_threads, "0: all cores")
-      ->check(CLI::Range(0, 1024));
   app.add_option("--drain-timeout,--shutdown-timeout", flags.drain_timeout_s,
                  "seconds to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))

@@ -1,0 +1,153 @@
+// `lapidary bench` on a model of random weights, and on the shipped one for drafts.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "io/json.h"
+#include "tests/checkpoints/tiny_checkpoint.h"
+#include "tests/program.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+ProgramResult Bench(std::vector<std::string> args) {
+  args.insert(args.begin(), "bench");
+  return RunProgram(LAPIDARY_PROGRAM, args);
+}
+
+json::object ReadRecord(const fs::path& file) {
+  std::ifstream in(file);
+  std::stringstream text;
+  text << in.rdbuf();
+  return json::parse(text.str()).as_object();
+}
+
+double Number(const json::object& figures, const char* key, const char* statistic = "median") {
+  return figures.at(key).at(statistic).to_number<double>();
+}
+
+// A folder with a config only: weights are random, there is no tokenizer.
+class BenchTest : public testing::Test {
+ protected:
+  BenchTest()
+      : model_(folder_.Write("tiny", {{"config.json", TinyConfig("dense")}})),
+        record_(folder_.path() / "record.json") {}
+  std::vector<std::string> Args(const std::string& bench, std::vector<std::string> more) const {
+    std::vector<std::string> args = {bench,           "--model",       model_.string(),
+                                     "--load-format", "dummy",         "--skip-tokenizer-init",
+                                     "--output-json", record_.string()};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  ScratchFolder folder_;
+  fs::path model_, record_;
+};
+
+TEST_F(BenchTest, ThroughputLeavesARecord) {
+  const ProgramResult result =
+      Bench(Args("throughput", {"--input-len", "3-9", "--output-len", "5", "--num-prompts", "7",
+                                "--repeats", "2", "--max-num-seqs", "3", "--temperature", "0.5"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("7 requests, 3-9 random ids in, 5 tokens out"));
+  EXPECT_THAT(result.out, HasSubstr("of 2 runs"));
+  EXPECT_THAT(result.out, HasSubstr("\naccept length "));
+  const json::object record = ReadRecord(record_);
+  EXPECT_EQ(record.at("bench"), "throughput");
+  EXPECT_EQ(record.at("failed"), 0);
+  EXPECT_EQ(record.at("repeats"), 2);
+  EXPECT_FALSE(record.at("machine").at("cpu").as_string().empty());
+  EXPECT_FALSE(record.at("commit").as_string().empty());
+  EXPECT_THAT(std::string(record.at("command").as_string()),
+              HasSubstr("bench throughput --model " + model_.string()));
+  EXPECT_EQ(record.at("engine").at("weights"), "random");
+  EXPECT_EQ(record.at("workload").at("ignore_eos"), true);
+  const json::object& figures = record.at("figures").as_object();
+  // Every answer has all its tokens: 35 of them in the run's time.
+  EXPECT_EQ(figures.at("output_throughput").at("runs").as_array().size(), 2u);
+  for (size_t run = 0; run < 2; ++run) {
+    const auto of = [&](const char* key) {
+      return figures.at(key).at("runs").at(run).to_number<double>();
+    };
+    EXPECT_NEAR(of("output_throughput") * of("duration"), 35, 1e-6);
+    EXPECT_NEAR(of("request_throughput") * of("duration"), 7, 1e-6);
+  }
+  EXPECT_LE(Number(figures, "running", "max"), 3);
+  EXPECT_EQ(Number(figures, "accept_length"), 1);
+  EXPECT_GT(Number(figures, "median_ttft_ms"), 0);
+  EXPECT_FALSE(figures.contains("p99_ttft_ms"));  // of seven
+}
+
+TEST_F(BenchTest, LatencyIsOneAtATime) {
+  const ProgramResult result =
+      Bench(Args("latency", {"--input-len", "4", "--output-len", "6", "--repeats", "1"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object record = ReadRecord(record_);
+  EXPECT_EQ(record.at("batch_size"), 1);
+  const json::object& figures = record.at("figures").as_object();
+  EXPECT_EQ(Number(figures, "running", "max"), 1);
+  // Alone, each answer's time lies within the run's.
+  EXPECT_LE(3 * Number(figures, "mean_e2el_ms"), 1e3 * Number(figures, "duration") + 1);
+  EXPECT_NEAR(Number(figures, "mean_e2el_ms"),
+              Number(figures, "mean_ttft_ms") + 5 * Number(figures, "mean_tpot_ms"), 1e-6);
+}
+
+TEST_F(BenchTest, WhatCannotBe) {
+  const auto error_of = [&](std::vector<std::string> more, int exit_code) {
+    const ProgramResult result = Bench(Args("latency", std::move(more)));
+    EXPECT_EQ(result.exit_code, exit_code);
+    return result.err + result.out;
+  };
+  EXPECT_THAT(error_of({"--input-len", "9-3"}, 2), HasSubstr("is no length"));
+  EXPECT_THAT(error_of({"--input-len", "0"}, 2), HasSubstr("is no length"));
+  EXPECT_THAT(error_of({"--random-range-ratio", "0"}, 2), HasSubstr("opposite things"));
+  EXPECT_THAT(error_of({"--compare-drafts"}, 1), HasSubstr("needs a drafter"));
+  EXPECT_THAT(Bench({"latency", "--output-json", "/nonexistent/x"}).err,
+              HasSubstr("/nonexistent/x cannot be written"));
+  EXPECT_THAT(error_of({"--input-len", "10000000"}, 1), HasSubstr("more than the context"));
+  const fs::path prompts = folder_.path() / "prompts.jsonl";
+  std::ofstream(prompts) << "{\"prompt_token_ids\":[1,2]}\n{\"prompt\":\"a\"}\n";
+  EXPECT_THAT(error_of({"--prompts", prompts.string()}, 1),
+              HasSubstr("prompts.jsonl, line 2: without a tokenizer"));
+  EXPECT_EQ(Bench({}).exit_code, 2);
+  EXPECT_THAT(Bench({"latenzy"}).err, HasSubstr("did you mean latency?"));
+}
+
+TEST(BenchDrafts, InTurnWithEqualTokens) {
+  ScratchFolder folder;
+  const fs::path record_file = folder.path() / "record.json";
+  const ProgramResult result = Bench(
+      {"latency", "--compare-drafts", "--prompts",
+       LAPIDARY_SOURCE_DIR "/models/pebble/skills.jsonl", "--num-prompts", "6", "--output-len",
+       "48", "--temperature", "0.7", "--repeats", "2", "--output-json", record_file.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("decode speed with drafts / without: "));
+  EXPECT_THAT(result.out, HasSubstr("outputs equal: yes"));
+  const json::object record = ReadRecord(record_file);
+  const json::object& with = record.at("figures").at("with drafts").as_object();
+  const json::object& without = record.at("figures").at("without drafts").as_object();
+  EXPECT_GT(Number(with, "accept_length"), 2);
+  EXPECT_EQ(Number(without, "accept_length", "max"), 1);
+  EXPECT_NEAR(
+      record.at("decode_speed_ratio").to_number<double>(),
+      Number(with, "decode_tok_per_s_a_request") / Number(without, "decode_tok_per_s_a_request"),
+      1e-9);
+}
+
+TEST(BenchHelp, FitsAScreen) {
+  for (const char* bench : {"throughput", "latency"}) {
+    const ProgramResult help = Bench({bench, "--help"});
+    EXPECT_EQ(help.exit_code, 0);
+    EXPECT_THAT(help.out, HasSubstr("Example: lapidary bench "));
+    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 50) << bench;
+  }
+}
+
+}  // namespace
+}  // namespace lapidary
