@@ -147,7 +147,7 @@ TEST_P(CrowdTest, EqualsAlone) {
   int64_t preemptions = 0, hits = 0, accepted = 0, drafted = 0;
   int cut = 0;
   for (int round = 0; round < rounds && !HasFailure(); ++round) {
-    Crowd crowd(GetParam(), size, pebble ? 448 : 300, static_cast<uint32_t>(round));
+    Crowd crowd(GetParam(), size, 300, static_cast<uint32_t>(round));
     crowd.Run();
     preemptions += crowd.stats().preemptions;
     hits += crowd.stats().cache_hits;
@@ -160,8 +160,8 @@ TEST_P(CrowdTest, EqualsAlone) {
       "drafts accepted\n",
       GetParam(), rounds * size, cut, preemptions, hits, accepted, drafted);
   EXPECT_GT(cut, 0);
-  // pebble's full pages are so small that a crowd of this size seldom fills its cache.
-  EXPECT_TRUE(preemptions > 0 || pebble);
+  // pebble's full pages are so small that one crowd in three fills its cache.
+  EXPECT_TRUE(preemptions > 0 || (pebble && rounds < 20));
   EXPECT_GT(hits, 0);
   EXPECT_GT(drafted, 0);
   PrintGoal("G6", rounds * size, rounds * size, !HasFailure());
@@ -170,7 +170,7 @@ TEST_P(CrowdTest, EqualsAlone) {
 // One slot: whatever A left in it when it was cut, B does not see.
 TEST_P(CrowdTest, TheNextInASlotSeesNothing) {
   const bool pebble = GetParam() == std::string("pebble");
-  const int rounds = Rounds(pebble ? 40 : 150), num_next = 10;
+  const int rounds = Rounds(pebble ? 100 : 150), num_next = 10;
   RequestMaker maker(LoadTarget(GetParam())->config, 200, 5);
   const auto calm = MakeCalmEngine(GetParam(), 200);
   std::vector<Request> next;
