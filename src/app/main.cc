@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "app/command.h"
@@ -65,16 +66,18 @@ const std::set<std::string> kSeldomUsed = {"--admin-api-key",
                                            "--speculative-num-draft-tokens",
                                            "--swa-full-tokens-ratio"};
 
-void AddHelp(CLI::App& app, bool all) {
+// `hides`: the short help is asked for. Else nothing is hidden: a hidden option has no name in
+// error messages and in what /server_info tells.
+void AddHelp(CLI::App& app, bool hides) {
   for (CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
-    AddHelp(*sub, all);
-  bool hides = false;
+    AddHelp(*sub, hides);
+  bool has_seldom_used = false;
   for (CLI::Option* option : app.get_options()) {
     if (!kSeldomUsed.contains(option->get_name())) continue;
-    hides = true;
-    if (!all) option->group("");
+    has_seldom_used = true;
+    if (hides) option->group("");
   }
-  if (hides)
+  if (has_seldom_used)
     app.set_help_flag("-h,--help,--help-all", "this; --help-all: the seldom used flags too");
 }
 
@@ -110,7 +113,8 @@ int Main(int argc, char** argv) {
   CLI::App app("Lapidary serves Google's Gemma 4 models.", "lapidary");
   app.formatter(std::make_shared<HelpFormatter>());
   const std::function<int()> run = AddCommands(app, kCommands);
-  AddHelp(app, std::find(argv, argv + argc, std::string_view("--help-all")) != argv + argc);
+  const std::set<std::string_view> words(argv, argv + argc);
+  AddHelp(app, (words.contains("-h") || words.contains("--help")) && !words.contains("--help-all"));
   app.set_version_flag("--version", std::string("lapidary ") + LAPIDARY_VERSION);
   const auto prepared = ArgumentsFor(app, argc, argv);
   if (!prepared.ok()) {
