@@ -43,6 +43,7 @@ class FakeModel : public StepModel {
   int hidden() const override { return kHidden; }
   int window() const override { return window_; }
   bool has_drafter() const override { return drafts_; }
+  RowSampler& row_sampler() override { return *row_sampler_; }
 
   StepOutput Forward(const Batch& batch) override {
     scratch_.assign(4096, -9);
@@ -140,6 +141,7 @@ class FakeModel : public StepModel {
   bool drafts_;
   std::vector<int32_t> full_, sliding_, scratch_;
   std::vector<float> logits_, states_;
+  const std::unique_ptr<RowSampler> row_sampler_ = MakeCpuRowSampler(kVocab);
 };
 
 LoopOptions Options(int num_slabs, int max_drafts = 0) {

@@ -2,26 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 namespace lapidary {
 namespace {
-
-std::span<const float> LogitsOf(const StepOutput& output, int64_t row) {
-  return {output.logits.Rows(row, 1).f32(), static_cast<size_t>(output.logits.cols())};
-}
-
-TokenLogprobs LogprobsOf(std::span<const float> logits, int32_t token, int num_top,
-                         const std::vector<int32_t>& asked) {
-  const RowLogprobs row(logits);
-  TokenLogprobs result;
-  result.token = token;
-  result.logprob = row.of(token);
-  result.top = row.Top(std::max(0, num_top));
-  for (const int32_t id : asked) result.asked.emplace_back(id, row.of(id));
-  return result;
-}
 
 Tensor Ids(std::vector<int32_t>& ids, int64_t count) {
   return MakeTensor(ids.data(), DType::kI32, count);
@@ -33,7 +17,6 @@ Rank::Rank(std::unique_ptr<StepModel> model, const RankOptions& options)
     : model_(std::move(model)),
       options_(options),
       hidden_(static_cast<size_t>(model_->hidden())),
-      sampler_(model_->vocab_size()),
       slots_(static_cast<size_t>(options.max_running)),
       owners_(slots_.size()),
       builder_(Table(PageKind::kFull), Table(PageKind::kSliding), model_->window()) {
@@ -56,10 +39,21 @@ StepNews Rank::Run(const StepPlan& plan) {
   if (plan.rows.empty()) return news;
   BuildBatch(plan);
   const StepOutput output = model_->Forward(builder_.Build(owners_));
+  queries_.clear();
+  std::vector<size_t> ends;  // of the queries of each entry
   int64_t first_output = 0;
   for (const PlannedRows& rows : plan.rows) {
-    news.rows.push_back(Accept(rows, first_output, output));
+    AddQueries(rows, first_output);
     first_output += rows.num_outputs;
+    ends.push_back(queries_.size());
+  }
+  const std::span<RowAnswer> answers = model_->row_sampler().Sample(output.logits, queries_);
+  size_t begin = 0;
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    const size_t count = ends[i] - begin;
+    news.rows.push_back(Accept(plan.rows[i], std::span(queries_).subspan(begin, count),
+                               answers.subspan(begin, count), output.hidden));
+    begin = ends[i];
   }
   if (model_->has_drafter()) Draft(plan);
   return news;
@@ -105,67 +99,9 @@ void Rank::BuildBatch(const StepPlan& plan) {
   }
 }
 
-// Row by row: the token a row draws is the sequence's next one; the row after it counts only if its
-// draft is that token. So the tokens are those that decoding without drafts gives.
-RowsNews Rank::Accept(const PlannedRows& rows, int64_t first_output, const StepOutput& output) {
-  RowsNews news;
-  SlotState& slot = slots_.at(static_cast<size_t>(rows.slot));
-  if (rows.num_outputs == 0) return news;
-  if (!rows.decode) ScorePrompt(rows, first_output, output, news);
-  if (!rows.samples) return news;
-  if (!news.not_finite) DrawRows(rows, first_output, output, news);
-  // A sequence that ends without a token was planned to be longer: one step more may run for it,
-  // whose window begins a row later. Its news are dropped, any token will do.
-  if (news.tokens.empty() && (news.not_finite || news.exhausted)) slot.tokens.push_back(0);
-  return news;
-}
-
-void Rank::DrawRows(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
-                    RowsNews& news) {
-  SlotState& slot = slots_[static_cast<size_t>(rows.slot)];
-  const int64_t first = rows.decode ? first_output : first_output + rows.num_outputs - 1;
-  const int num_drafts = rows.decode ? rows.num_rows - 1 : 0;
-  // A sequence that has ended meanwhile runs into its bound here; its news are dropped.
-  const auto max_length = static_cast<size_t>(slot.params->max_length);
-  int row = 0;
-  for (; row <= num_drafts && slot.tokens.size() < max_length; ++row) {
-    if (row > 0 && slot.drafts[static_cast<size_t>(row - 1)] != slot.tokens.back()) break;
-    const std::span<const float> logits = LogitsOf(output, first + row);
-    if (!AllFinite(logits)) {
-      news.not_finite = true;
-      break;
-    }
-    if (!Draw(slot, logits, news)) break;
-  }
-  news.num_drafted = num_drafts;
-  news.num_accepted = std::max(0, row - 1);
-  if (model_->has_drafter() && row > 0)
-    std::memcpy(states_.data() + static_cast<size_t>(rows.slot) * hidden_,
-                output.hidden.Rows(first + row - 1, 1).f32(), hidden_ * sizeof(float));
-}
-
-void Rank::ScorePrompt(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
-                       RowsNews& news) {
-  const SlotState& slot = slots_[static_cast<size_t>(rows.slot)];
-  const int num_top = slot.params->sampling.num_prompt_logprobs;
-  const int first_position = rows.first_position + rows.num_rows - rows.num_outputs;
-  for (int i = 0; i < rows.num_outputs; ++i) {
-    const std::span<const float> logits = LogitsOf(output, first_output + i);
-    if (!AllFinite(logits)) {
-      news.not_finite = true;
-      return;
-    }
-    const int next = first_position + i + 1;
-    if (num_top >= 0 && next < slot.params->num_prompt)
-      news.prompt_logprobs.push_back(
-          LogprobsOf(logits, slot.tokens[static_cast<size_t>(next)], num_top, {}));
-  }
-}
-
-bool Rank::Draw(SlotState& slot, std::span<const float> logits, RowsNews& news) {
+SamplingRow Rank::SamplingOf(const SlotState& slot, size_t length) const {
   const SequenceParams& params = *slot.params;
   const SamplingParams& sampling = params.sampling;
-  const auto num_prompt = static_cast<size_t>(params.num_prompt);
   SamplingRow row;
   row.temperature = sampling.temperature;
   row.top_k = sampling.top_k;
@@ -176,32 +112,114 @@ bool Rank::Draw(SlotState& slot, std::span<const float> logits, RowsNews& news) 
   row.repetition_penalty = sampling.repetition_penalty;
   row.seed = sampling.seed;
   row.choice = params.choice;
-  row.position = slot.tokens.size();
-  row.history = slot.tokens;
-  row.num_prompt = num_prompt;
+  row.position = length;
+  row.history = std::span(slot.tokens).first(length);
+  row.num_prompt = static_cast<size_t>(params.num_prompt);
   row.suppress = options_.suppress_ids;
   row.bias = sampling.logit_bias;
   row.allowed = sampling.allowed_ids;
   row.bad_words = sampling.bad_words;
-  if (slot.tokens.size() - num_prompt < static_cast<size_t>(sampling.min_tokens))
+  if (length - row.num_prompt < static_cast<size_t>(sampling.min_tokens))
     row.held_off = params.stop_ids;
-  const auto token = sampler_.Sample(logits, row);
-  if (!token) {
+  return row;
+}
+
+void Rank::AddDraw(const SlotState& slot, size_t length, int64_t row, bool continues) {
+  // A sequence that has ended meanwhile runs into its bound here; its news are dropped.
+  if (length >= static_cast<size_t>(slot.params->max_length)) return;
+  const SamplingParams& sampling = slot.params->sampling;
+  RowQuery& query = queries_.emplace_back();
+  query.row = row;
+  query.draws = true;
+  query.sampling = SamplingOf(slot, length);
+  query.continues = continues;
+  query.wants_logprobs = sampling.num_logprobs >= 0 || !sampling.logprob_ids.empty();
+  query.num_top = std::max(0, sampling.num_logprobs);
+  query.asked = sampling.logprob_ids;
+}
+
+void Rank::AddQueries(const PlannedRows& rows, int64_t first_output) {
+  SlotState& slot = slots_.at(static_cast<size_t>(rows.slot));
+  const size_t length = slot.tokens.size();
+  if (rows.decode) {
+    // Row j draws behind drafts 1 .. j, so these are taken for drawn until Accept.
+    slot.tokens.insert(slot.tokens.end(), slot.drafts.begin(),
+                       slot.drafts.begin() + rows.num_rows - 1);
+    for (int j = 0; j < rows.num_rows; ++j)
+      AddDraw(slot, length + static_cast<size_t>(j), first_output + j, j > 0);
+    return;
+  }
+  const int first_position = rows.first_position + rows.num_rows - rows.num_outputs;
+  for (int i = 0; i < rows.num_outputs; ++i) {
+    if (rows.samples && i == rows.num_outputs - 1) {
+      AddDraw(slot, length, first_output + i, false);
+      return;
+    }
+    RowQuery& query = queries_.emplace_back();
+    query.row = first_output + i;
+    const int next = first_position + i + 1, num_top = slot.params->sampling.num_prompt_logprobs;
+    query.wants_logprobs = num_top >= 0 && next < slot.params->num_prompt;
+    if (!query.wants_logprobs) continue;
+    query.token = slot.tokens[static_cast<size_t>(next)];
+    query.num_top = num_top;
+  }
+}
+
+// The token a row draws is the sequence's next one; the row after it counts only if its draft is
+// that token. So the tokens are those that decoding without drafts gives.
+RowsNews Rank::Accept(const PlannedRows& rows, std::span<const RowQuery> queries,
+                      std::span<RowAnswer> answers, const Tensor& hidden) {
+  RowsNews news;
+  SlotState& slot = slots_[static_cast<size_t>(rows.slot)];
+  news.num_drafted = rows.decode ? rows.num_rows - 1 : 0;
+  slot.tokens.resize(slot.tokens.size() - static_cast<size_t>(news.num_drafted));
+  size_t count = 0;
+  for (; count < queries.size(); ++count) {
+    if (queries[count].continues && slot.drafts[count - 1] != slot.tokens.back()) break;
+    if (!TakeAnswer(slot, queries[count], answers[count], news)) break;
+  }
+  if (news.tokens.empty()) {
+    // A sequence that ends without a token was planned to be longer: one step more may run for it,
+    // whose window begins a row later. Its news are dropped, any token will do.
+    if (rows.samples && (news.not_finite || news.exhausted)) slot.tokens.push_back(0);
+    return news;
+  }
+  news.num_accepted = static_cast<int32_t>(news.tokens.size()) - 1;
+  if (model_->has_drafter())
+    std::memcpy(states_.data() + static_cast<size_t>(rows.slot) * hidden_,
+                hidden.Rows(queries[count - 1].row, 1).f32(), hidden_ * sizeof(float));
+  return news;
+}
+
+// False: nothing behind it counts.
+bool Rank::TakeAnswer(SlotState& slot, const RowQuery& query, RowAnswer& answer,
+                      RowsNews& news) const {
+  if (!answer.finite) {
+    news.not_finite = true;
+    return false;
+  }
+  if (query.draws && !answer.token) {
     news.exhausted = true;
     return false;
   }
-  if (sampling.num_logprobs >= 0 || !sampling.logprob_ids.empty())
-    news.logprobs.push_back(
-        LogprobsOf(logits, *token, sampling.num_logprobs, sampling.logprob_ids));
-  news.tokens.push_back(*token);
-  slot.tokens.push_back(*token);
+  if (answer.logprobs)
+    (query.draws ? news.logprobs : news.prompt_logprobs).push_back(std::move(*answer.logprobs));
+  if (!query.draws) return true;
+  news.tokens.push_back(*answer.token);
+  slot.tokens.push_back(*answer.token);
   return true;
 }
 
-int32_t Rank::BestDraft(std::span<float> logits) const {
-  for (const int32_t id : options_.suppress_ids)
-    logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+std::span<const RowAnswer> Rank::BestDrafts(const Tensor& logits, int64_t count) {
+  queries_.assign(static_cast<size_t>(count), {});
+  for (int64_t i = 0; i < count; ++i) {
+    RowQuery& query = queries_[static_cast<size_t>(i)];
+    query.row = i;
+    query.draws = true;
+    query.sampling.temperature = 0;
+    query.sampling.suppress = options_.suppress_ids;
+  }
+  return model_->row_sampler().Sample(logits, queries_);
 }
 
 // One pass drafts one token for every sequence that wants that many; longest bursts first, so that
@@ -244,11 +262,10 @@ void Rank::Draft(const StepPlan& plan) {
                       {}};
     DraftOutput out = model_->Draft(Ids(tokens, count), states.Rows(0, count), rows);
     states = out.hidden;
-    for (int64_t i = 0; i < count; ++i) {
-      Tensor row = out.logits.Rows(i, 1);
-      tokens[static_cast<size_t>(i)] = BestDraft({row.f32(), static_cast<size_t>(row.cols())});
-      slots_[static_cast<size_t>(slots[static_cast<size_t>(i)])].drafts.push_back(
-          tokens[static_cast<size_t>(i)]);
+    const std::span<const RowAnswer> best = BestDrafts(out.logits, count);
+    for (size_t i = 0; i < best.size(); ++i) {
+      tokens[i] = best[i].token.value_or(0);  // of no finite logits: a draft may be wrong
+      slots_[static_cast<size_t>(slots[i])].drafts.push_back(tokens[i]);
     }
   }
 }

@@ -4,12 +4,13 @@
 #define LAPIDARY_ENGINE_RANK_H_
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/step_model.h"
 #include "engine/step_plan.h"
 #include "ops/batch.h"
-#include "ops/sampling.h"
+#include "ops/row_sampler.h"
 
 namespace lapidary {
 
@@ -42,24 +43,28 @@ class Rank : public StepRunner {
   };
   void Apply(const StepPlan& plan);
   void BuildBatch(const StepPlan& plan);
-  RowsNews Accept(const PlannedRows& rows, int64_t first_output, const StepOutput& output);
-  void DrawRows(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
-                RowsNews& news);
-  void ScorePrompt(const PlannedRows& rows, int64_t first_output, const StepOutput& output,
-                   RowsNews& news);
-  bool Draw(SlotState& slot, std::span<const float> logits, RowsNews& news);
+  // What is asked of the output rows of `rows`, the first of which is output row `first_output`.
+  void AddQueries(const PlannedRows& rows, int64_t first_output);
+  // The row draws the token at position `length`.
+  void AddDraw(const SlotState& slot, size_t length, int64_t row, bool continues);
+  SamplingRow SamplingOf(const SlotState& slot, size_t length) const;
+  // Takes the answers to what AddQueries asked about these rows.
+  RowsNews Accept(const PlannedRows& rows, std::span<const RowQuery> queries,
+                  std::span<RowAnswer> answers, const Tensor& hidden);
+  bool TakeAnswer(SlotState& slot, const RowQuery& query, RowAnswer& answer, RowsNews& news) const;
   void Draft(const StepPlan& plan);
-  int32_t BestDraft(std::span<float> logits) const;
+  // The best ids of rows [0, count).
+  std::span<const RowAnswer> BestDrafts(const Tensor& logits, int64_t count);
   Tensor Table(PageKind kind);
 
   std::unique_ptr<StepModel> model_;
   const RankOptions options_;
   const size_t hidden_;
-  Sampler sampler_;
   std::vector<SlotState> slots_;
   std::vector<SequenceId> owners_;  // [S], for messages
   std::vector<int32_t> tables_[2];  // by PageKind, [S,P]
   BatchBuilder builder_;
+  std::vector<RowQuery> queries_;
   std::vector<float> states_;        // [S,D] the target's hidden state behind the newest token
   std::vector<float> draft_states_;  // [B,D]
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kv/prefix_cache.h"
+#include "ops/row_sampler.h"
 
 namespace lapidary {
 
@@ -56,13 +57,6 @@ struct Request {
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
-
-struct TokenLogprobs {
-  int32_t token = 0;
-  float logprob = 0;  // of the raw distribution: after the soft cap, before any filter
-  std::vector<std::pair<int32_t, float>> top;    // descending; ties to the lower id
-  std::vector<std::pair<int32_t, float>> asked;  // of logprob_ids, in their order
-};
 
 // Of one choice, microseconds on the steady clock; 0: not yet.
 struct RequestTimes {

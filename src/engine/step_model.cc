@@ -23,7 +23,8 @@ Gemma4StepModel::Gemma4StepModel(std::unique_ptr<Checkpoint> target,
       drafter_checkpoint_(std::move(drafter)),
       ops_(MakeCpuOps(options.num_threads)),
       arena_(options.layout, options.num_slabs),
-      model_(target_->config, target_->weights, *ops_, arena_, options.limits) {
+      model_(target_->config, target_->weights, *ops_, arena_, options.limits),
+      row_sampler_(MakeCpuRowSampler(target_->config.vocab_size)) {
   model_.SetLayerHook([this] { last_beat_ms_ = NowMs(); });
   if (drafter_checkpoint_ != nullptr)
     drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,

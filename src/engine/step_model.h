@@ -11,6 +11,7 @@
 #include "model/gemma4.h"
 #include "model/loader.h"
 #include "ops/batch.h"
+#include "ops/row_sampler.h"
 
 namespace lapidary {
 
@@ -25,6 +26,8 @@ class StepModel {
   virtual StepOutput Forward(const Batch& batch) = 0;
   // As Drafter::Step.
   virtual DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) = 0;
+  // For the logits of both.
+  virtual RowSampler& row_sampler() = 0;
   // When it last finished a layer, on the steady clock, 0: unknown; thread-safe.
   virtual int64_t last_beat_ms() const { return 0; }
 };
@@ -51,6 +54,7 @@ class Gemma4StepModel : public StepModel {
   DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override {
     return drafter_->Step(tokens, hidden, rows);
   }
+  RowSampler& row_sampler() override { return *row_sampler_; }
   int64_t last_beat_ms() const override { return last_beat_ms_; }
 
   KvArena& arena() { return arena_; }
@@ -64,6 +68,7 @@ class Gemma4StepModel : public StepModel {
   KvArena arena_;
   Gemma4 model_;
   std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<RowSampler> row_sampler_;
 };
 
 }  // namespace lapidary

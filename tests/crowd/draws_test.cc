@@ -27,6 +27,7 @@ class StillModel : public StepModel {
   int hidden() const override { return 1; }
   int window() const override { return kPageTokens; }
   bool has_drafter() const override { return drafts_; }
+  RowSampler& row_sampler() override { return *row_sampler_; }
   StepOutput Forward(const Batch& batch) override {
     const int64_t count = batch.output_rows.rank == 0 ? 0 : batch.output_rows.rows();
     Fill(count);
@@ -53,6 +54,7 @@ class StillModel : public StepModel {
   std::vector<float> still_, logits_, states_;
   bool drafts_;
   uint64_t num_drafted_ = 0;
+  const std::unique_ptr<RowSampler> row_sampler_ = MakeCpuRowSampler(vocab_size());
 };
 
 struct Case {
