@@ -45,19 +45,20 @@ void WorkerPool::Run(int64_t count, int64_t grain, RangeFunction function, const
       function(context, begin, std::min(count, begin + grain));
     return;
   }
+  function_ = function;
+  context_ = context;
+  count_ = count;
+  grain_ = grain;
+  num_ranges_ = (count + grain - 1) / grain;
+  num_open_.store(num_ranges_, std::memory_order_relaxed);
+  num_untaken_.store(num_ranges_, std::memory_order_release);
   {
     std::lock_guard lock(mutex_);
-    function_ = function;
-    context_ = context;
-    count_ = count;
-    grain_ = grain;
-    next_.store(0, std::memory_order_relaxed);
-    num_active_ = static_cast<int>(threads_.size());
     ++generation_;
   }
   start_.notify_all();
   TakeRanges();
-  const auto done = [this] { return num_active_ == 0; };
+  const auto done = [this] { return num_open_ == 0; };
   if (Spin(done)) return;
   std::unique_lock lock(mutex_);
   done_.wait(lock, done);
@@ -74,17 +75,20 @@ void WorkerPool::ThreadMain() {
     if (stopping_) return;
     seen = generation_;
     TakeRanges();
-    if (--num_active_ != 0) continue;
-    std::lock_guard lock(mutex_);
-    done_.notify_one();
   }
 }
 
+// A worker that comes late finds nothing left, or ranges of a later loop, and then takes part in
+// that one: it looks at a loop only once it holds a range of it, which keeps the loop from ending.
 void WorkerPool::TakeRanges() {
   for (;;) {
-    const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= count_) return;
+    const int64_t untaken = num_untaken_.fetch_sub(1, std::memory_order_acq_rel);
+    if (untaken <= 0) return;
+    const int64_t begin = (num_ranges_ - untaken) * grain_;
     function_(context_, begin, std::min(count_, begin + grain_));
+    if (--num_open_ != 0) continue;
+    std::lock_guard lock(mutex_);
+    done_.notify_one();
   }
 }
 

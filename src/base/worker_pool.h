@@ -1,5 +1,6 @@
 // WorkerPool: a fixed set of threads for data-parallel loops on the CPU backend. Started once,
-// never grows. One loop runs at a time; the calling thread takes part. Results must not depend on
+// never grows. One loop runs at a time; the calling thread takes part, and waits for ranges that
+// others have begun, not for threads that the system has not let run. Results must not depend on
 // the number of threads: a body writes only what its own index owns. Whoever waits looks for some
 // microseconds before it sleeps, because the next loop of a forward pass follows at once.
 #ifndef LAPIDARY_BASE_WORKER_POOL_H_
@@ -48,14 +49,14 @@ class WorkerPool {
   std::condition_variable start_, done_;
   // Changed under mutex_ where a sleeper may wait for it, so that no wake-up is lost.
   std::atomic<uint64_t> generation_{0};  // a new value starts a loop, or tells workers to stop
-  std::atomic<int> num_active_{0};       // workers that have not finished the loop
+  std::atomic<int64_t> num_open_{0};     // ranges that are not finished
   std::atomic<bool> stopping_{false};
 
-  // The current loop: written before the generation changes.
+  // The current loop: written before num_untaken_, read by who holds a range.
   RangeFunction function_ = nullptr;
   const void* context_ = nullptr;
-  int64_t count_ = 0, grain_ = 1;
-  std::atomic<int64_t> next_{0};
+  int64_t count_ = 0, grain_ = 1, num_ranges_ = 0;
+  std::atomic<int64_t> num_untaken_{0};  // below 0: those who found nothing left
 };
 
 }  // namespace lapidary
