@@ -2,7 +2,8 @@
 // the read bandwidth of its memory (one row) and its FMA peak (256 rows). A sample of Linear and
 // one of the ceiling take turns, and the median of their ratios counts, so that other load on the
 // machine falls on both. Prints a table and exits 0 whatever it reached; --json FILE writes the
-// same figures as a record.
+// same figures as a record. --scan measures the sampler's way over a row of a vocabulary of 262,144
+// in its place, on one thread, against that thread's read bandwidth.
 #include <fmt/format.h>
 #include <immintrin.h>
 
@@ -14,6 +15,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -22,6 +25,7 @@
 #include "base/bf16.h"
 #include "base/worker_pool.h"
 #include "ops/cpu/linear.h"
+#include "ops/sampling.h"
 
 namespace lapidary {
 namespace {
@@ -47,9 +51,27 @@ constexpr int64_t kNumRows[] = {1, 8, 64, 256};
 
 struct Options {
   int num_threads = 0;
-  bool plain = false;
+  bool plain = false, scan = false;
   std::string json_path;
 };
+
+// What the sampler is asked; the first line is the check for finite logits.
+struct ScanCase {
+  const char* what;
+  float temperature;
+  int top_k;
+  float top_p, min_p;
+};
+constexpr ScanCase kScans[] = {
+    {"all finite", 0, 0, 1, 0},
+    {"greedy", 0, 0, 1, 0},
+    {"top-k 64, top-p 0.95", 1, 64, 0.95f, 0},
+    {"top-p 0.95", 1, 0, 0.95f, 0},
+    {"min-p 0.05", 1, 0, 1, 0.05f},
+    {"temperature 1 alone", 1, 0, 1, 0},
+};
+constexpr int kScanVocab = 262'144;
+constexpr size_t kScanRows = 128;  // 128 MiB: more than the caches hold
 
 struct Line {
   std::string variant;
@@ -149,6 +171,20 @@ class Bench {
       for (const Shape& shape : kShapes)
         for (int64_t m : kNumRows) lines_.push_back(Measure(variant, shape, m));
     }
+  }
+
+  // Rows like a model's: most logits far below a few.
+  void Scan() {
+    ChooseReader();
+    std::vector<float> rows(kScanRows * kScanVocab);
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    for (float& x : rows) x = 2.5f * normal(random);
+    for (size_t i = 0; i < rows.size(); i += 5000) rows[i] += 12;
+    fmt::print("one thread, V {}, medians of {}\n{:24} {:>9} {:>7} {:>7}\n", kScanVocab, kRounds,
+               "", "us", "GB/s", "% read");
+    for (const ScanCase& scan : kScans) MeasureScan(scan, rows);
+    fmt::print("read {:.1f} GB/s\n", Median(reads_));
   }
 
   void Print() const {
@@ -290,8 +326,41 @@ class Bench {
             Median(fma_ratios)};
   }
 
+  void MeasureScan(const ScanCase& scan, const std::vector<float>& rows) {
+    SamplingRow row;
+    row.temperature = scan.temperature;
+    row.top_k = scan.top_k;
+    row.top_p = scan.top_p;
+    row.min_p = scan.min_p;
+    Sampler sampler(kScanVocab);
+    const bool only_finite = &scan == &kScans[0];
+    std::vector<double> ratios, times;
+    for (int round = 0; round < kRounds; ++round) {
+      const double read = ReadGbPerS();
+      double seconds = 0;
+      int calls = 0;
+      for (; seconds < kSampleSeconds; ++calls) {
+        const std::span<const float> logits(&rows[next_row_++ % kScanRows * kScanVocab],
+                                            kScanVocab);
+        row.position = next_row_;
+        seconds += Seconds([&] {
+          if (only_finite)
+            Keep(AllFinite(logits));
+          else
+            Keep(sampler.Sample(logits, row));
+        });
+      }
+      times.push_back(seconds / calls);
+      ratios.push_back(100 * kScanVocab * 4e-9 / times.back() / read);
+    }
+    const double seconds = Median(times);
+    fmt::print("{:24} {:9.1f} {:7.2f} {:7.1f}\n", scan.what, seconds * 1e6,
+               kScanVocab * 4e-9 / seconds, Median(ratios));
+  }
+
   Options options_;
   WorkerPool pool_;
+  size_t next_row_ = 0;
   std::unique_ptr<Bf16[]> arena_;
   int64_t next_weight_ = 0;
   std::vector<float> x_, y_;
@@ -305,7 +374,10 @@ bool ParseOptions(int argc, char** argv, Options& options) {
   options.num_threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 256);
   for (int i = 1; i < argc; ++i) {
     const std::string_view flag = argv[i];
-    if (flag == "--plain") {
+    if (flag == "--scan") {
+      options.scan = true;
+      options.num_threads = 1;
+    } else if (flag == "--plain") {
       options.plain = true;
     } else if (flag == "--json" && i + 1 < argc) {
       options.json_path = argv[++i];
@@ -325,10 +397,11 @@ bool ParseOptions(int argc, char** argv, Options& options) {
 int main(int argc, char** argv) {
   lapidary::Options options;
   if (!lapidary::ParseOptions(argc, argv, options)) {
-    fmt::print(stderr, "usage: ops_bench [--threads N] [--json FILE] [--plain]\n");
+    fmt::print(stderr, "usage: ops_bench [--threads N] [--json FILE] [--plain] | --scan\n");
     return 2;
   }
   lapidary::Bench bench(options);
+  if (options.scan) return bench.Scan(), 0;
   bench.Run();
   bench.Print();
   if (!options.json_path.empty() && !bench.WriteJson()) {

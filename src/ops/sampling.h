@@ -3,6 +3,8 @@
 #ifndef LAPIDARY_OPS_SAMPLING_H_
 #define LAPIDARY_OPS_SAMPLING_H_
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -52,6 +54,29 @@ class RowLogprobs {
   double log_sum_ = 0;
 };
 
+// A row of logits with a few of them changed: the row itself is read in place, only blocks with a
+// change are copied.
+class EditedRow {
+ public:
+  static constexpr size_t kBlock = 64;
+
+  explicit EditedRow(size_t size);
+  // The row outlives what follows; earlier changes are forgotten.
+  void Reset(std::span<const float> row);
+  // All ids but these are masked.
+  void KeepOnly(std::span<const int32_t> ids);
+  float& at(int32_t id);
+  size_t num_blocks() const { return blocks_.size(); }
+  std::span<const float> block(size_t i) const {
+    return {blocks_[i], std::min(kBlock, size_ - i * kBlock)};
+  }
+
+ private:
+  const size_t size_;
+  std::vector<const float*> blocks_;  // into the row or into copy_
+  std::vector<float> copy_;
+};
+
 // Keeps scratch of vocabulary size; one thread.
 class Sampler {
  public:
@@ -60,19 +85,21 @@ class Sampler {
   std::optional<int32_t> Sample(std::span<const float> logits, const SamplingRow& row);
 
  private:
-  struct Candidate {
-    int32_t id;
-    float logit;
-    double weight;
-  };
   void Penalize(const SamplingRow& row);
   void Mask(const SamplingRow& row);
-  int32_t Draw(const SamplingRow& row);
+  float FindBest();
+  int32_t IdOf(float best) const;
+  float Threshold(const SamplingRow& row, float best);
+  void Collect(const SamplingRow& row, float threshold);
+  int32_t Draw(const SamplingRow& row, float best);
 
-  std::vector<float> logits_;
-  std::vector<int32_t> counts_;  // zero between calls
-  std::vector<bool> kept_;       // false between calls
-  std::vector<Candidate> candidates_;
+  const size_t vocab_size_;
+  EditedRow row_;
+  std::vector<int32_t> counts_;                 // zero between calls
+  std::vector<bool> seen_;                      // false between calls
+  std::vector<float> maxima_, ordered_maxima_;  // of each block
+  std::vector<uint64_t> candidates_, scratch_;  // see PackCandidate in cpu/sampling.cc
+  std::vector<double> weights_;
 };
 
 }  // namespace lapidary

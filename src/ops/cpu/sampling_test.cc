@@ -2,8 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
+#include <random>
+#include <set>
+#include <type_traits>
+
+#include "tests/support/rounds.h"
 
 namespace lapidary {
 namespace {
@@ -62,6 +69,120 @@ TEST(Sampling, DrawsFollowTheFilteredDistribution) {
   std::vector<double> squared;
   for (const double p : kProbs) squared.push_back(p * p / sum);
   ExpectDraws(row, squared);
+}
+
+// The definition, word for word: a full sort, one sum after the other.
+std::optional<int32_t> SlowSample(std::vector<float> logits, const SamplingRow& row) {
+  const float masked = -std::numeric_limits<float>::infinity();
+  const auto at = [&](int32_t id) -> float& { return logits.at(static_cast<size_t>(id)); };
+  for (const int32_t id : row.suppress) at(id) = masked;
+  for (const auto& [id, bias] : row.bias) at(id) += bias;
+  for (const int32_t id : std::set<int32_t>(row.history.begin(), row.history.end()))
+    at(id) = at(id) > 0 ? at(id) / row.repetition_penalty : at(id) * row.repetition_penalty;
+  std::map<int32_t, int> counts;
+  for (const int32_t id : row.history.subspan(row.num_prompt)) ++counts[id];
+  for (const auto& [id, count] : counts)
+    at(id) -= row.presence_penalty + row.frequency_penalty * static_cast<float>(count);
+  if (!row.allowed.empty())
+    for (size_t i = 0; i < logits.size(); ++i)
+      if (std::find(row.allowed.begin(), row.allowed.end(), static_cast<int32_t>(i)) ==
+          row.allowed.end())
+        logits[i] = masked;
+  for (const int32_t id : row.held_off) at(id) = masked;
+
+  struct Candidate {
+    float scaled;
+    int32_t id;
+    double weight;
+  };
+  const float temperature = row.temperature < 1e-5f ? 1.0f : row.temperature;
+  std::vector<Candidate> candidates;
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (logits[i] != masked)
+      candidates.push_back({logits[i] / temperature, static_cast<int32_t>(i), 0});
+  if (candidates.empty()) return std::nullopt;
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.scaled != b.scaled ? a.scaled > b.scaled : a.id < b.id;
+  });
+  if (row.temperature < 1e-5f) return candidates.front().id;
+  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < candidates.size())
+    candidates.resize(static_cast<size_t>(row.top_k));
+  double sum = 0;
+  for (Candidate& c : candidates)
+    sum += c.weight = std::exp(double{c.scaled} - double{candidates.front().scaled});
+  if (row.top_p < 1.0f) {
+    const double wanted = sum * double{row.top_p};
+    size_t count = 0;
+    for (sum = 0; count < candidates.size() && sum < wanted; ++count)
+      sum += candidates[count].weight;
+    candidates.resize(std::max<size_t>(count, 1));
+  }
+  while (candidates.size() > 1 && candidates.back().weight < double{row.min_p})
+    candidates.pop_back();
+  sum = 0;
+  for (const Candidate& c : candidates) sum += c.weight;
+  const double target = UniformAt(row.seed, row.choice, row.position) * sum;
+  double reached = 0;
+  for (const Candidate& c : candidates)
+    if ((reached += c.weight) > target) return c.id;
+  return candidates.front().id;
+}
+
+// Rows of many shapes: spread like a model's, flat, with ties, with few values, nearly equal.
+std::vector<float> RandomLogits(std::mt19937& random, size_t size) {
+  std::normal_distribution<float> normal;
+  const auto shape = random() % 5;
+  const float spread = shape == 0 ? 4.0f : shape == 1 ? 0.001f : shape == 2 ? 20.0f : 1.5f;
+  std::vector<float> logits(size);
+  for (float& x : logits) {
+    x = spread * normal(random);
+    if (shape == 3) x = std::round(x);
+    if (shape == 4) x = 12.0f + x * 1e-6f;
+  }
+  return logits;
+}
+
+TEST(Sampling, EqualsTheDefinition) {
+  std::mt19937 random(3);
+  const auto one_of = [&](auto... values) {
+    const std::common_type_t<decltype(values)...> all[] = {values...};
+    return all[random() % sizeof...(values)];
+  };
+  for (const size_t size : {1u, 2u, 63u, 64u, 65u, 1000u, 9001u}) {
+    Sampler sampler(static_cast<int>(size));
+    const auto ids = [&](size_t count) {
+      std::vector<int32_t> some(count);
+      for (int32_t& id : some) id = static_cast<int32_t>(random() % size);
+      return some;
+    };
+    for (int round = 0; round < Rounds(size > 5000 ? 150 : 400); ++round) {
+      const std::vector<float> logits = RandomLogits(random, size);
+      const std::vector<int32_t> suppress = ids(random() % 3), history = ids(random() % 20),
+                                 held_off = ids(random() % 2),
+                                 allowed = ids(one_of(0, 0, 0, 1, 50));
+      std::vector<std::pair<int32_t, float>> bias;
+      for (const int32_t id : ids(random() % 3)) bias.emplace_back(id, one_of(-100.0f, 3.0f));
+      SamplingRow row;
+      row.temperature = one_of(0.0f, 2e-5f, 0.3f, 0.7f, 1.0f, 1.0f, 1.7f, 100.0f);
+      row.top_k = one_of(0, 0, 1, 2, 64, 100, 141, 3000, 1 << 20);
+      row.top_p = one_of(1.0f, 1.0f, 0.999999f, 0.95f, 0.5f, 1e-6f);
+      row.min_p = one_of(0.0f, 0.0f, 0.05f, 0.9f, 1.0f);
+      row.repetition_penalty = one_of(1.0f, 1.3f);
+      row.presence_penalty = one_of(0.0f, 0.5f);
+      row.frequency_penalty = one_of(0.0f, 0.25f);
+      row.seed = random();
+      row.position = history.size();
+      row.history = history;
+      row.num_prompt = history.size() / 2;
+      row.suppress = suppress;
+      row.bias = bias;
+      row.allowed = allowed;
+      row.held_off = held_off;
+      ASSERT_EQ(sampler.Sample(logits, row), SlowSample(logits, row))
+          << "V " << size << " round " << round << " t " << row.temperature << " k " << row.top_k
+          << " p " << row.top_p << " min " << row.min_p;
+    }
+  }
 }
 
 TEST(Sampling, RandomNumbersAreTheirKeys) {
@@ -134,6 +255,12 @@ TEST(Sampling, LogprobsAreOfTheRawDistribution) {
   EXPECT_NEAR(logprobs.of(5), std::log(0.04), 1e-6);
   EXPECT_FALSE(AllFinite(std::vector<float>{1, NAN}));
   EXPECT_FALSE(AllFinite(std::vector<float>{1, INFINITY}));
+  for (size_t i = 0; i < 19; ++i) {
+    std::vector<float> row(19, -3e38f);
+    EXPECT_TRUE(AllFinite(row));
+    row[i] = i % 2 == 0 ? -INFINITY : -NAN;
+    EXPECT_FALSE(AllFinite(row)) << i;
+  }
 }
 
 }  // namespace
