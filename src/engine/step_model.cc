@@ -1,5 +1,6 @@
 #include "engine/step_model.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -24,7 +25,9 @@ Gemma4StepModel::Gemma4StepModel(std::unique_ptr<Checkpoint> target,
       ops_(MakeCpuOps(options.num_threads)),
       arena_(options.layout, options.num_slabs),
       model_(target_->config, target_->weights, *ops_, arena_, options.limits),
-      row_sampler_(MakeCpuRowSampler(target_->config.vocab_size)) {
+      row_sampler_(ops_->MakeRowSampler(
+          target_->config.vocab_size,
+          std::max(options.limits.max_output_rows, options.max_draft_sequences))) {
   model_.SetLayerHook([this] { last_beat_ms_ = NowMs(); });
   if (drafter_checkpoint_ != nullptr)
     drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,

@@ -6,11 +6,13 @@
 #define LAPIDARY_OPS_OPS_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "device/tensor.h"
 #include "kv/arena.h"
 #include "ops/linear_weight.h"
+#include "ops/row_sampler.h"
 #include "ops/row_set.h"
 
 namespace lapidary {
@@ -89,6 +91,9 @@ class Ops {
   // [T,V] [T,D]
   virtual void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                               Tensor embed, int top_k) = 0;
+
+  // Draws from logits of this backend; of up to max_rows rows it makes one launch.
+  virtual std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows) = 0;
 
   // Fused ops: bodies in fused.cc.
 

@@ -10,10 +10,10 @@
 namespace lapidary {
 namespace {
 
-constexpr int kLaunches = 20, kRepeats = 5;
-constexpr int64_t kRotatedBytes = int64_t{256} << 20;
+constexpr int kRepeats = 5;
 
-// Seconds of one launch.
+}  // namespace
+
 double MedianSeconds(CudaDevice& device, int launches, const std::function<void(int)>& launch) {
   for (int i = 0; i < std::min(launches, 3); ++i) launch(i);
   device.Synchronize();
@@ -27,8 +27,6 @@ double MedianSeconds(CudaDevice& device, int launches, const std::function<void(
   std::sort(ms.begin(), ms.end());
   return ms[kRepeats / 2] * 1e-3 / launches;
 }
-
-}  // namespace
 
 Ceilings MeasureCeilings(CudaDevice& device) {
   Ceilings ceilings;
@@ -69,11 +67,11 @@ BenchLine MeasureCase(OpCase& op_case, CudaDevice& device, Ops& ops, const Ceili
   const std::unique_ptr<Device> host = MakeCpuDevice();
   TensorSet made(*host);
   op_case.Make(made);
-  const int64_t copies =
-      std::clamp<int64_t>(kRotatedBytes / std::max<int64_t>(made.num_bytes(), 1) + 1, 1, kLaunches);
+  const int64_t copies = std::clamp<int64_t>(
+      kRotatedBytes / std::max<int64_t>(made.num_bytes(), 1) + 1, 1, kBenchLaunches);
   std::vector<std::unique_ptr<TensorSet>> sets;
   for (int64_t i = 0; i < copies; ++i) sets.push_back(made.CopyTo(device));
-  const double seconds = MedianSeconds(device, kLaunches, [&](int i) {
+  const double seconds = MedianSeconds(device, kBenchLaunches, [&](int i) {
     op_case.Run(ops, *sets[static_cast<size_t>(i) % sets.size()]);
   });
   BenchLine line;

@@ -2,6 +2,7 @@
 #ifndef LAPIDARY_TESTS_GPU_OP_BENCH_H_
 #define LAPIDARY_TESTS_GPU_OP_BENCH_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,13 @@ Ceilings MeasureCeilings(CudaDevice& device);
 // A graph of at least 20 launches over copies of the tensors that together exceed L2 several times;
 // the median of 5.
 BenchLine MeasureCase(OpCase& op_case, CudaDevice& device, Ops& ops, const Ceilings& ceilings);
+// Drawing from `rows` rows of logits on the device: the kernels, without what goes in and comes
+// out.
+std::vector<BenchLine> MeasureSampling(CudaDevice& device, int rows, const Ceilings& ceilings);
+// Seconds of one of `launches` launches in a graph, the median of 5.
+double MedianSeconds(CudaDevice& device, int launches, const std::function<void(int)>& launch);
+inline constexpr int kBenchLaunches = 20;
+inline constexpr int64_t kRotatedBytes = int64_t{256} << 20;
 bool WriteRecord(const std::string& path, const std::string& device_name, const Ceilings& ceilings,
                  const std::vector<BenchLine>& lines);
 

@@ -79,14 +79,18 @@ int Bench(const Options& options, CudaDevice& device, Ops& ops) {
   fmt::print("{}: read {:.0f} GB/s, copy {:.0f} GB/s, bf16 product {:.0f} TFLOP/s\n", device.name(),
              ceilings.read_gb_per_s, ceilings.copy_gb_per_s, ceilings.tflop_per_s);
   std::vector<BenchLine> lines;
-  for (const auto& op_case : AllOpCases()) {
-    if (!Wanted(*op_case, options) || !op_case->in_bench()) continue;
-    const BenchLine line = MeasureCase(*op_case, device, ops, ceilings);
+  const auto add = [&](const BenchLine& line) {
     fmt::print("{:44} {:9.2f} us {:7.0f} GB/s {:7.1f} TFLOP/s {:5.1f} %\n", line.name, line.us,
                line.gb_per_s, line.tflop_per_s, line.percent);
     std::fflush(stdout);
     lines.push_back(line);
-  }
+  };
+  for (const auto& op_case : AllOpCases())
+    if (Wanted(*op_case, options) && op_case->in_bench())
+      add(MeasureCase(*op_case, device, ops, ceilings));
+  if (std::string_view("sampling").find(options.filter) != std::string_view::npos)
+    for (const int rows : {1, 80, 256})
+      for (const BenchLine& line : MeasureSampling(device, rows, ceilings)) add(line);
   if (!options.json.empty() && !WriteRecord(options.json, device.name(), ceilings, lines)) {
     fmt::print(stderr, "cannot write {}\n", options.json);
     return 1;

@@ -126,6 +126,15 @@ constexpr uint64_t kEvictLast = 0x14F0000000000000ull;
 __device__ __forceinline__ void PrefetchTensorMap(const void* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
+// `bytes` neighbouring bytes, a multiple of 16, to shared memory, completing on `barrier`.
+__device__ __forceinline__ void BulkLoad(uint32_t shared, const void* global, uint32_t bytes,
+                                         uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
 // One box of a 2-D tensor map to shared memory, completing on `barrier`; coordinates in elements,
 // innermost first.
 __device__ __forceinline__ void TmaLoad2d(uint32_t shared, const void* map, int x, int y,
@@ -181,8 +190,16 @@ __device__ __forceinline__ float4 LoadCluster4(uint32_t address) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ uint64_t LoadCluster8(uint32_t address) {
+  uint64_t v;
+  asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(address) : "memory");
+  return v;
+}
 __device__ __forceinline__ void StoreCluster(uint32_t address, float value) {
   asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+__device__ __forceinline__ void StoreCluster8(uint32_t address, uint64_t value) {
+  asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(address), "l"(value) : "memory");
 }
 
 // The 128-byte swizzle of TMA and wgmma within rows of 128 bytes: the 16-byte chunk index is xored

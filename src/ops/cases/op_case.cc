@@ -83,6 +83,7 @@ OpCases AllOpCases() {
   AddLinearCases(cases);
   AddAttentionCases(cases);
   AddMoeCases(cases);
+  AddSamplingCases(cases);
   return cases;
 }
 

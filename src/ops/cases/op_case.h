@@ -93,6 +93,7 @@ void AddElementwiseCases(OpCases& cases);
 void AddLinearCases(OpCases& cases);
 void AddAttentionCases(OpCases& cases);
 void AddMoeCases(OpCases& cases);
+void AddSamplingCases(OpCases& cases);
 OpCases AllOpCases();
 
 }  // namespace lapidary

@@ -38,6 +38,8 @@ class CpuBackend : public Ops {
   // centroid.cc
   void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                       Tensor embed, int top_k) override;
+  // row_sampler.cc
+  std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows) override;
 
  private:
   // Rows of a bf16 tensor as f32 [T,N] for Linear; f32 tensors pass through.

@@ -1,5 +1,7 @@
 #include "ops/row_sampler.h"
 
+#include "ops/cpu/cpu_backend.h"
+
 namespace lapidary {
 namespace {
 
@@ -44,6 +46,10 @@ class CpuRowSampler : public RowSampler {
 
 std::unique_ptr<RowSampler> MakeCpuRowSampler(int vocab_size) {
   return std::make_unique<CpuRowSampler>(vocab_size);
+}
+
+std::unique_ptr<RowSampler> cpu::CpuBackend::MakeRowSampler(int vocab_size, int) {
+  return MakeCpuRowSampler(vocab_size);
 }
 
 }  // namespace lapidary

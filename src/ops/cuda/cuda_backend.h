@@ -48,6 +48,8 @@ class CudaBackend : public Ops {
                Tensor down) override;
   void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                       Tensor embed, int top_k) override;
+  // row_sampler.cc
+  std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows) override;
 
  private:
   // What a tensor map was made for: the kernel's use, address, and shape.

@@ -1,0 +1,203 @@
+// RowDraw: a block sorts the best of a row and draws from them. RowScore: log probabilities.
+#include "kernels/common/launch.cuh"
+#include "kernels/sampling/row_kernels.h"
+#include "kernels/sampling/row_sampling.cuh"
+
+namespace lapidary::kernels {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kMaxListed = kMaxRowChunks * kMaxChunkBest;
+
+struct DrawShared {
+  uint64_t list[kMaxListed];
+  double prefix[kMaxListed];
+  double partial[kThreads / 32];
+  int count;
+};
+
+static_assert(kThreads / 32 == kMaxRowChunks, "a warp a chunk");
+
+// The row's listed candidates that reach `least`, best first; returns how many.
+__device__ int Gather(DrawShared& shared, const RowSamplingParams& p, const ChunkSummary* chunks,
+                      ChunkBest ChunkSummary::* best, const uint64_t* lists, uint32_t least) {
+  if (threadIdx.x == 0) shared.count = 0;
+  __syncthreads();
+  const int chunk = static_cast<int>(threadIdx.x) / 32;
+  const int listed = chunk * kRowChunk < p.vocab ? (chunks[chunk].*best).count : 0;
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < listed; i += 32) {
+    const uint64_t candidate = lists[chunk * kMaxChunkBest + i];
+    if (candidate >> 32 >= least) shared.list[atomicAdd(&shared.count, 1)] = candidate;
+  }
+  __syncthreads();
+  const int count = shared.count;
+  SortCandidates(shared.list, count);
+  return count;
+}
+
+// What the chunks of a row say together.
+struct RowSummary {
+  uint32_t complete = 0, enough = 0;
+  bool is_finite = true;
+};
+
+__device__ RowSummary Summarize(const RowSamplingParams& p, const ChunkSummary* chunks,
+                                ChunkBest ChunkSummary::* best) {
+  RowSummary row;
+#pragma unroll
+  for (int c = 0; c < kMaxRowChunks; ++c) {
+    if (c * kRowChunk >= p.vocab) continue;
+    const ChunkBest& listed = chunks[c].*best;
+    row.complete = max(row.complete, listed.complete);
+    row.enough = max(row.enough, listed.enough);
+    row.is_finite &= chunks[c].is_finite != 0;
+  }
+  return row;
+}
+
+// Of the filtered row: of all its candidates, listed or not.
+__device__ double TotalWeight(const RowSamplingParams& p, const ChunkSummary* chunks, float max) {
+  double total = 0;
+  for (int c = 0; c * kRowChunk < p.vocab; ++c)
+    if (chunks[c].sum > 0)
+      total += chunks[c].sum * exp(static_cast<double>(chunks[c].max) - static_cast<double>(max));
+  return total;
+}
+
+// The draw from the best `count`, sorted, with their prefix sums; `all`: there are no others.
+// kUndecided where the others matter. One thread.
+__device__ int Draw(const DrawShared& shared, const RowTask& task, int count, bool all,
+                    double total) {
+  const double* prefix = shared.prefix;
+  if (!all && task.top_k > 0) {
+    if (task.top_k > count) return kUndecided;
+    count = task.top_k, all = true;
+  }
+  if (all) total = prefix[count - 1];
+  if (task.top_p < 1.0f) {
+    const int below = CountBelow<false>(prefix, count, total * static_cast<double>(task.top_p));
+    if (below == count && !all) return kUndecided;
+    count = min(below + 1, count), all = true;
+  }
+  if (task.min_p > 0.0f) {
+    const auto weight = [&](int i) {
+      return exp(static_cast<double>(LogitOf(shared.list[i])) -
+                 static_cast<double>(LogitOf(shared.list[0])));
+    };
+    int begin = 1, end = count;  // the best weighs 1
+    while (begin < end) {
+      const int middle = (begin + end) / 2;
+      if (weight(middle) >= static_cast<double>(task.min_p))
+        begin = middle + 1;
+      else
+        end = middle;
+    }
+    if (begin == count && !all) return kUndecided;
+    count = begin, all = true;
+  }
+  if (all) total = prefix[count - 1];
+  const int place = CountBelow<true>(prefix, count, task.uniform * total);
+  if (place == count) return all ? IdOf(shared.list[0]) : kUndecided;
+  return IdOf(shared.list[place]);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    RowDrawKernel(const __grid_constant__ RowSamplingParams p) {
+  extern __shared__ char dynamic_shared[];
+  auto& shared = *reinterpret_cast<DrawShared*>(dynamic_shared);
+  GridDependencyLaunch();
+  GridDependencyWait();
+  const RowTask task = p.tasks[blockIdx.x];
+  const ChunkSummary* chunks = p.chunks + int64_t{blockIdx.x} * kMaxRowChunks;
+  RowResult& result = p.results[blockIdx.x];
+  const RowSummary row = Summarize(p, chunks, &ChunkSummary::best);
+  int token = -1;
+  if (task.draws && row.is_finite) {
+    const bool is_open = IsOpen(task);
+    int count = Gather(shared, p, chunks, &ChunkSummary::best,
+                       p.best + int64_t{blockIdx.x} * kMaxRowChunks * kMaxChunkBest,
+                       is_open ? row.complete : row.enough);
+    const bool all = !is_open || row.complete == 0;
+    if (!IsGreedy(task) && all && task.top_k > 0) count = min(count, task.top_k);
+    if (IsGreedy(task) || count == 0) {
+      // Every candidate of an undecided row may lie below `complete`.
+      if (count > 0)
+        token = IdOf(shared.list[0]);
+      else if (!all)
+        token = kUndecided;
+    } else {
+      const float max = LogitOf(shared.list[0]);
+      SumWeights(shared.list, count, max, shared.prefix, shared.partial);
+      if (threadIdx.x == 0)
+        token = Draw(shared, task, count, all, is_open && !all ? TotalWeight(p, chunks, max) : 0);
+    }
+  }
+  if (threadIdx.x != 0) return;
+  result.token = token;
+  result.is_finite = row.is_finite;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    RowScoreKernel(const __grid_constant__ RowSamplingParams p) {
+  extern __shared__ char dynamic_shared[];
+  auto& shared = *reinterpret_cast<DrawShared*>(dynamic_shared);
+  GridDependencyLaunch();
+  GridDependencyWait();
+  const RowTask task = p.tasks[blockIdx.x];
+  RowResult& result = p.results[blockIdx.x];
+  const int token = task.draws ? result.token : task.token;
+  if (!task.scores || !result.is_finite || token < 0) return;
+  const ChunkSummary* chunks = p.chunks + int64_t{blockIdx.x} * kMaxRowChunks;
+  float max = -INFINITY;
+  for (int c = 0; c * kRowChunk < p.vocab; ++c) max = fmaxf(max, chunks[c].raw_max);
+  double sum = 0;
+  for (int c = 0; c * kRowChunk < p.vocab; ++c)
+    sum +=
+        chunks[c].raw_sum * exp(static_cast<double>(chunks[c].raw_max) - static_cast<double>(max));
+  const double log_sum = static_cast<double>(max) + log(sum);
+  const float* logits = p.logits + task.row * p.logits_stride;
+  const auto logprob = [&](int id) {
+    return static_cast<float>(static_cast<double>(logits[id]) - log_sum);
+  };
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) result.logprob = logprob(token);
+  for (int i = task.asked.begin + thread; i < task.asked.end; i += kThreads)
+    p.asked_logprobs[i] = logprob(p.asked[i]);
+  if (task.num_top == 0) return;
+  const RowSummary row = Summarize(p, chunks, &ChunkSummary::raw_best);
+  const int count =
+      Gather(shared, p, chunks, &ChunkSummary::raw_best,
+             p.raw_best + int64_t{blockIdx.x} * kMaxRowChunks * kMaxChunkBest, row.enough);
+  if (thread >= min(task.num_top, count)) return;
+  const int id = IdOf(shared.list[thread]);
+  result.top_ids[thread] = id;
+  result.top_logprobs[thread] = logprob(id);
+}
+
+}  // namespace
+
+void LaunchRowDraw(const RowSamplingParams& p, Stream stream) {
+  Launch("RowDraw", RowDrawKernel,
+         {static_cast<unsigned>(p.num_tasks), kThreads, static_cast<unsigned>(sizeof(DrawShared))},
+         stream, p);
+}
+
+void LaunchRowScore(const RowSamplingParams& p, Stream stream) {
+  Launch("RowScore", RowScoreKernel,
+         {static_cast<unsigned>(p.num_tasks), kThreads, static_cast<unsigned>(sizeof(DrawShared))},
+         stream, p);
+}
+
+void LaunchRowSampling(const RowSamplingParams& p, const RowSamplingWork& work, Stream stream) {
+  const char* name = "RowSampling";
+  Require(p.vocab > 0 && p.vocab <= kRowChunk * kMaxRowChunks && p.vocab % 4 == 0, name,
+          "vocabulary", p.vocab);
+  Require(p.logits_stride % 4 == 0 && Aligned16(p.logits), name, "row stride", p.logits_stride);
+  if (p.num_tasks == 0) return;
+  LaunchRowChunks(p, stream);
+  LaunchRowDraw(p, stream);
+  if (work.searches) LaunchRowSearch(p, stream);
+  if (work.scores) LaunchRowScore(p, stream);
+}
+
+}  // namespace lapidary::kernels
