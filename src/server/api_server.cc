@@ -229,18 +229,15 @@ ReplyForm ApiServer::NewForm(const json::object& fields, const HttpRequest& requ
   return form;
 }
 
-// Makes the reply from `arguments` and starts it with `work`.
-template <typename Reply, typename Work, typename... Arguments>
-void ApiServer::Begin(const ReplyForm& form, const ExchangePtr& exchange, Work work,
-                      Arguments&&... arguments) {
+void ApiServer::Begin(const ReplyForm& form, const ExchangePtr& exchange,
+                      std::unique_ptr<Reply> made, std::vector<Request> requests) {
   if (!IsRequestId(form.id))
     return exchange->Respond(BadField(
         {"An id has 1 to 128 letters, digits and any of . _ : -", "request_id", "invalid_value"}));
-  const auto reply = live_->Add(std::make_unique<Reply>(std::forward<Arguments>(arguments)...),
-                                form.id, form.caller_salt);
+  const std::shared_ptr<Reply> reply = live_->Add(std::move(made), form.id, form.caller_salt);
   if (reply == nullptr)
     return exchange->Respond(BadField({"A request with this id runs.", "request_id", "duplicate"}));
-  reply->Start(std::move(work));
+  reply->Start(std::move(requests));
 }
 
 void ApiServer::Completions(const HttpRequest& request, const ExchangePtr& exchange) {
@@ -250,7 +247,8 @@ void ApiServer::Completions(const HttpRequest& request, const ExchangePtr& excha
   const std::shared_ptr<const Backend> current = backend();
   Result<std::vector<Request>> requests = MakeRequests(fields.value(), *current, form);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  Begin<Completion>(form, exchange, std::move(requests).value(), current, exchange, form);
+  Begin(form, exchange, std::make_unique<Completion>(current, exchange, form),
+        std::move(requests).value());
 }
 
 void ApiServer::ChatCompletions(const HttpRequest& http, const ExchangePtr& exchange) {
@@ -261,19 +259,21 @@ void ApiServer::ChatCompletions(const HttpRequest& http, const ExchangePtr& exch
   const std::shared_ptr<const Backend> current = backend();
   Result<Request> request = MakeChatRequest(fields.value(), *current, form, chat);
   if (!request.ok()) return exchange->Respond(BadField(request.error()));
-  Begin<ChatCompletion>(form, exchange, std::move(request).value(), current, exchange, form,
-                        std::move(chat));
+  Begin(form, exchange, std::make_unique<ChatCompletion>(current, exchange, form, std::move(chat)),
+        {std::move(request).value()});
 }
 
 void ApiServer::NativeGenerate(const HttpRequest& request, const ExchangePtr& exchange) {
   const Result<json::object> fields = Checked(request, kNative);
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
-  GenerateForm form;
-  form.reply = NewForm(fields.value(), request, "");
+  ReplyForm form = NewForm(fields.value(), request, "");
+  GenerateForm native;
   const std::shared_ptr<const Backend> current = backend();
-  Result<std::vector<Request>> requests = MakeNativeRequests(fields.value(), *current, form);
+  Result<std::vector<Request>> requests =
+      MakeNativeRequests(fields.value(), *current, form, native);
   if (!requests.ok()) return exchange->Respond(BadField(requests.error()));
-  Begin<Generate>(form.reply, exchange, std::move(requests).value(), current, exchange, form);
+  Begin(form, exchange, std::make_unique<Generate>(current, exchange, form, native),
+        std::move(requests).value());
 }
 
 void ApiServer::TokenizeRoute(const HttpRequest& request, const ExchangePtr& exchange) {

@@ -61,9 +61,9 @@ class ApiServer {
 
   HttpResponse HealthOf(bool liveness) const;
   Result<json::object> Checked(const HttpRequest& request, unsigned endpoint);
-  template <typename Reply, typename Work, typename... Arguments>
-  void Begin(const ReplyForm& form, const ExchangePtr& exchange, Work work,
-             Arguments&&... arguments);
+  // Starts the reply to checked requests, unless its id will not do.
+  void Begin(const ReplyForm& form, const ExchangePtr& exchange, std::unique_ptr<Reply> made,
+             std::vector<Request> requests);
   ReplyForm NewForm(const json::object& fields, const HttpRequest& request,
                     const char* prefix) const;
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "engine/request.h"
+#include "server/openai/reply.h"
 
 namespace lapidary {
 
@@ -17,8 +18,6 @@ namespace lapidary {
 class LiveRequests : public std::enable_shared_from_this<LiveRequests> {
  public:
   // The reply, counted until its last owner lets go of it; null if this owner has one of this id.
-  // Reply has Abort(), which may be called from any thread.
-  template <typename Reply>
   std::shared_ptr<Reply> Add(std::unique_ptr<Reply> reply, std::string id, const CacheSalt& owner) {
     const std::lock_guard lock(mutex_);
     for (const Entry& entry : entries_)

@@ -88,7 +88,7 @@ class LocalPartner : public ChatPartner {
     if (!request.ok()) return request.error();
     const auto exchange = std::make_shared<LocalExchange>();
     std::make_shared<ChatCompletion>(backend_, exchange, std::move(form), std::move(chat))
-        ->Start(std::move(request).value());
+        ->Start({std::move(request).value()});
     return exchange->Run(on_event, interrupted);
   }
 

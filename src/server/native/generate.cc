@@ -6,41 +6,16 @@
 
 namespace lapidary {
 
-Generate::Generate(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
-                   GenerateForm form)
-    : backend_(std::move(backend)), exchange_(std::move(exchange)), form_(std::move(form)) {}
-
-void Generate::Start(std::vector<Request> requests) {
-  requests_ = std::move(requests);
-  const ReplyForm& reply = form_.reply;
-  for (size_t i = 0; i < requests_.size() * static_cast<size_t>(reply.n); ++i) {
-    Choice& choice = choices_.emplace_back(reply);
-    if (backend_->tokenizer) choice.detokenizer.emplace(*backend_->tokenizer, reply.skip_special);
+size_t Generate::MakeChoices() {
+  for (size_t i = 0; i < requests_.size() * static_cast<size_t>(form_.n); ++i) {
+    Choice& choice = choices_.emplace_back(form_);
+    if (backend_->tokenizer) choice.detokenizer.emplace(*backend_->tokenizer, form_.skip_special);
   }
-  num_open_ = choices_.size();
-  for (size_t i = 0; i < requests_.size(); ++i) {
-    requests_[i].id = NextRequestId();
-    const Status status =
-        backend_->engine->Submit(requests_[i], [self = shared_from_this(), i](TokenEvent&& event) {
-          auto shared = std::make_shared<TokenEvent>(std::move(event));
-          self->exchange_->Post([self, i, shared] { self->OnEvent(i, std::move(*shared)); });
-        });
-    if (!status.ok()) return Fail(EngineRefusal(status.error(), *backend_->engine));
-  }
-  // Weak: the exchange must not keep itself alive through its own callback.
-  exchange_->OnClose([weak = weak_from_this()] {
-    if (auto self = weak.lock()) {
-      self->done_ = true;
-      self->CancelAll();
-    }
-  });
-  if (reply.stream) exchange_->StartStream({{"X-Request-Id", reply.id}});
+  return choices_.size();
 }
 
 void Generate::OnEvent(size_t prompt, TokenEvent event) {
-  if (done_) return;
-  if (event.finish == FinishReason::kError) return Fail(NumericalError());
-  const auto n = static_cast<size_t>(form_.reply.n);
+  const auto n = static_cast<size_t>(form_.n);
   const auto index = static_cast<size_t>(event.choice);
   Choice& choice = choices_[prompt * n + index];
   if (!choice.finish.is_null()) return;  // ended here by a stop string; this came too late
@@ -60,19 +35,19 @@ void Generate::OnEvent(size_t prompt, TokenEvent event) {
       choice.finish = {{"type", "abort"}, {"message", "The request was cancelled."}};
     if (event.stop_id) choice.finish.as_object()["matched"] = *event.stop_id;
   }
-  if (form_.reply.stream) {
-    json::object reply = Reply(prompt, index);
+  if (form_.stream) {
+    json::object reply = ReplyOf(prompt, index);
     if (choices_.size() > 1) reply["index"] = prompt * n + index;
     exchange_->Write("data: " + json::serialize(reply) + "\n\n");
   }
-  if (!choice.finish.is_null() && --num_open_ == 0) FinishAll();
+  if (!choice.finish.is_null()) EndChoice();
 }
 
 int Generate::TakeTokens(Choice& choice, const TokenEvent& event) {
   for (size_t i = 0; i < event.tokens.size(); ++i) {
     const int32_t token = event.tokens[i];
     choice.ids.push_back(token);
-    if (form_.logprobs && i < event.logprobs.size()) {
+    if (native_.logprobs && i < event.logprobs.size()) {
       choice.output_logprobs.emplace_back(Entry(event.logprobs[i].logprob, token));
       choice.output_top.emplace_back(TopEntries(event.logprobs[i]));
     }
@@ -81,7 +56,7 @@ int Generate::TakeTokens(Choice& choice, const TokenEvent& event) {
     const StopMatcher::Output output = choice.stops.Push(choice.detokenizer->Push(token));
     choice.text += output.text;
     if (!output.matched) continue;
-    choice.finish = {{"type", "stop"}, {"matched", form_.reply.stops[*output.matched]}};
+    choice.finish = {{"type", "stop"}, {"matched", form_.stops[*output.matched]}};
     return static_cast<int>(i) + 1;  // what came after in the same step is not billed
   }
   return static_cast<int>(event.tokens.size());
@@ -89,7 +64,7 @@ int Generate::TakeTokens(Choice& choice, const TokenEvent& event) {
 
 void Generate::AddInputLogprobs(Choice& choice, size_t prompt, const TokenEvent& event) {
   const std::vector<int32_t>& ids = requests_[prompt].prompt;
-  const auto first = static_cast<size_t>(std::max(form_.logprob_start, 0));
+  const auto first = static_cast<size_t>(std::max(native_.logprob_start, 0));
   for (size_t i = first; i < ids.size() && i < event.prompt_logprobs.size(); ++i) {
     const auto& entry = event.prompt_logprobs[i];
     // Nothing predicts what the scoring begins with.
@@ -103,7 +78,7 @@ void Generate::AddInputLogprobs(Choice& choice, size_t prompt, const TokenEvent&
 json::array Generate::Entry(std::optional<float> logprob, int32_t id) const {
   json::array entry{nullptr, id, nullptr};
   if (logprob) entry[0] = *logprob;
-  if (form_.text_in_logprobs) entry[2] = TokenName(backend_->tokenizer.get(), false, id);
+  if (native_.text_in_logprobs) entry[2] = TokenName(backend_->tokenizer.get(), false, id);
   return entry;
 }
 
@@ -113,13 +88,13 @@ json::value Generate::TopEntries(const TokenLogprobs& entry) const {
   return top.empty() ? json::value(nullptr) : json::value(std::move(top));
 }
 
-json::object Generate::Reply(size_t prompt, size_t index) const {
-  const Choice& choice = choices_[prompt * static_cast<size_t>(form_.reply.n) + index];
+json::object Generate::ReplyOf(size_t prompt, size_t index) const {
+  const Choice& choice = choices_[prompt * static_cast<size_t>(form_.n) + index];
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
   // Tokens a target step, its own counted; 1 without drafts.
   const int steps = static_cast<int>(choice.ids.size()) - choice.usage.accepted_tokens;
   json::object meta{
-      {"id", form_.reply.id},
+      {"id", form_.id},
       {"finish_reason", choice.finish},
       {"prompt_tokens", requests_[prompt].prompt.size()},
       {"completion_tokens", choice.ids.size()},
@@ -127,8 +102,8 @@ json::object Generate::Reply(size_t prompt, size_t index) const {
       {"spec_accept_length", steps > 0 ? static_cast<double>(choice.ids.size()) / steps : 1.0},
       {"e2e_latency", spent.count()},
       {"weight_version", "default"}};
-  if (form_.reply.timings && !choice.finish.is_null()) meta["timings"] = TimingsJson(choice.usage);
-  if (form_.logprobs) {
+  if (form_.timings && !choice.finish.is_null()) meta["timings"] = TimingsJson(choice.usage);
+  if (native_.logprobs) {
     meta["input_token_logprobs"] = choice.input_logprobs;
     meta["output_token_logprobs"] = choice.output_logprobs;
     meta["input_top_logprobs"] = choice.input_top;
@@ -140,38 +115,15 @@ json::object Generate::Reply(size_t prompt, size_t index) const {
 }
 
 void Generate::FinishAll() {
-  done_ = true;
-  if (form_.reply.stream) {
+  if (form_.stream) {
     exchange_->Write("data: [DONE]\n\n");
     return exchange_->Finish();
   }
   json::array replies;
   for (size_t prompt = 0; prompt < requests_.size(); ++prompt)
-    for (size_t i = 0; i < static_cast<size_t>(form_.reply.n); ++i)
-      replies.emplace_back(Reply(prompt, i));
-  HttpResponse response;
-  response.body =
-      form_.is_list || form_.reply.n > 1 ? json::serialize(replies) : json::serialize(replies[0]);
-  response.headers.emplace_back("X-Request-Id", form_.reply.id);
-  exchange_->Respond(std::move(response));
-}
-
-void Generate::Fail(HttpResponse response) {
-  done_ = true;
-  CancelAll();
-  // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
-  exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
-  exchange_->Finish();
-  exchange_->Respond(std::move(response));
-}
-
-void Generate::Abort() {
-  exchange_->Post([self = shared_from_this()] { self->CancelAll(); });
-}
-
-void Generate::CancelAll() {
-  for (const Request& request : requests_)
-    if (request.id != 0) backend_->engine->Cancel(request.id);
+    for (size_t i = 0; i < static_cast<size_t>(form_.n); ++i)
+      replies.emplace_back(ReplyOf(prompt, i));
+  Respond(native_.is_list || form_.n > 1 ? json::serialize(replies) : json::serialize(replies[0]));
 }
 
 }  // namespace lapidary

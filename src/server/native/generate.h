@@ -14,9 +14,8 @@
 
 namespace lapidary {
 
-// What a reply of /generate depends on beside the requests.
+// What a reply of /generate depends on beside the requests and the form of every reply.
 struct GenerateForm {
-  ReplyForm reply;
   bool is_list = false;    // a list in gives a list out
   bool logprobs = false;   // return_logprob
   int logprob_start = -1;  // of the prompt; -1: none
@@ -26,16 +25,14 @@ struct GenerateForm {
 // One request per prompt, from fields checked against the table's kNative rows. Errors name the
 // field, those of sampling_params with their path.
 Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, const Backend& backend,
-                                                GenerateForm& form);
+                                                ReplyForm& form, GenerateForm& native);
 
-// Owned by the sinks and the exchange; all work runs on the exchange's strand. In a stream each
-// event holds the whole text and all ids so far.
-class Generate : public std::enable_shared_from_this<Generate> {
+// In a stream each event holds the whole text and all ids so far.
+class Generate : public Reply {
  public:
   Generate(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
-           GenerateForm form);
-  void Start(std::vector<Request> requests);
-  void Abort();  // from any thread; the reply ends as aborted
+           ReplyForm form, GenerateForm native)
+      : Reply(std::move(backend), std::move(exchange), std::move(form)), native_(native) {}
 
  private:
   struct Choice {
@@ -49,25 +46,19 @@ class Generate : public std::enable_shared_from_this<Generate> {
     ChoiceUsage usage;
   };
 
-  void OnEvent(size_t prompt, TokenEvent event);
+  size_t MakeChoices() override;
+  void OnEvent(size_t prompt, TokenEvent event) override;
   // How many of the event's tokens the choice keeps.
   int TakeTokens(Choice& choice, const TokenEvent& event);
   void AddInputLogprobs(Choice& choice, size_t prompt, const TokenEvent& event);
   json::array Entry(std::optional<float> logprob, int32_t id) const;
   json::value TopEntries(const TokenLogprobs& entry) const;
-  json::object Reply(size_t prompt, size_t choice) const;
-  void FinishAll();
-  void Fail(HttpResponse response);
-  void CancelAll();
+  json::object ReplyOf(size_t prompt, size_t choice) const;
+  void FinishAll() override;
 
-  std::shared_ptr<const Backend> backend_;
-  std::shared_ptr<Exchange> exchange_;
-  GenerateForm form_;
-  std::vector<Request> requests_;
+  const GenerateForm native_;
   std::vector<Choice> choices_;  // prompt * n + choice
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  size_t num_open_ = 0;
-  bool done_ = false;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace lapidary

@@ -12,7 +12,8 @@ namespace {
 constexpr int kDefaultNewTokens = 128;
 
 Result<std::vector<std::vector<int32_t>>> ReadPrompts(const json::object& fields,
-                                                      const Backend& backend, GenerateForm& form) {
+                                                      const Backend& backend,
+                                                      GenerateForm& native) {
   const json::value* text = fields.if_contains("text");
   const json::value* ids = fields.if_contains("input_ids");
   if ((text == nullptr) == (ids == nullptr))
@@ -24,7 +25,7 @@ Result<std::vector<std::vector<int32_t>>> ReadPrompts(const json::object& fields
       prompts.push_back(EncodeText(*text, backend, true));
       return prompts;
     }
-    form.is_list = true;
+    native.is_list = true;
     for (const json::value& item : text->get_array()) {
       if (!item.is_string())
         return Error{"'text' must be a string or a list of strings.", "text", "invalid_value"};
@@ -36,7 +37,7 @@ Result<std::vector<std::vector<int32_t>>> ReadPrompts(const json::object& fields
     prompts.push_back(IdsOf(ids));
     return prompts;
   }
-  form.is_list = true;
+  native.is_list = true;
   if (ids->is_array())
     for (const json::value& item : ids->get_array())
       if (item.is_array()) prompts.push_back(IdsOf(&item));
@@ -65,25 +66,25 @@ Result<json::object> ReadSampling(const json::object& fields, const Backend& bac
 }  // namespace
 
 Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, const Backend& backend,
-                                                GenerateForm& form) {
-  Result<std::vector<std::vector<int32_t>>> prompts = ReadPrompts(fields, backend, form);
+                                                ReplyForm& form, GenerateForm& native) {
+  Result<std::vector<std::vector<int32_t>>> prompts = ReadPrompts(fields, backend, native);
   if (!prompts.ok()) return prompts.error();
   Result<json::object> sampling = ReadSampling(fields, backend);
   if (!sampling.ok()) return sampling.error();
-  FillForm(sampling.value(), form.reply);
-  form.reply.stream = BoolOf(fields, "stream", false);
-  form.reply.timings = BoolOf(fields, "timings", false);
-  if (const json::value* id = fields.if_contains("request_id")) form.reply.id = StringOf(*id);
-  form.logprobs = BoolOf(fields, "return_logprob", false);
-  form.logprob_start = IntOf(fields, "logprob_start_len", -1);
-  form.text_in_logprobs = BoolOf(fields, "return_text_in_logprobs", false);
+  FillForm(sampling.value(), form);
+  form.stream = BoolOf(fields, "stream", false);
+  form.timings = BoolOf(fields, "timings", false);
+  if (const json::value* id = fields.if_contains("request_id")) form.id = StringOf(*id);
+  native.logprobs = BoolOf(fields, "return_logprob", false);
+  native.logprob_start = IntOf(fields, "logprob_start_len", -1);
+  native.text_in_logprobs = BoolOf(fields, "return_text_in_logprobs", false);
 
   Request base;
   base.sampling = SamplingOf(sampling.value(), backend);
-  base.num_choices = form.reply.n;
-  if (form.logprobs) {
+  base.num_choices = form.n;
+  if (native.logprobs) {
     base.sampling.num_logprobs = IntOf(fields, "top_logprobs_num", 0);
-    if (form.logprob_start >= 0) base.sampling.num_prompt_logprobs = base.sampling.num_logprobs;
+    if (native.logprob_start >= 0) base.sampling.num_prompt_logprobs = base.sampling.num_logprobs;
     base.sampling.logprob_ids = IdsOf(fields.if_contains("logprob_token_ids"));
   }
   const int context = backend.engine->max_model_len();
@@ -101,7 +102,7 @@ Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, cons
         std::min(IntOf(sampling.value(), "max_new_tokens", kDefaultNewTokens), room);
     request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
     request.prompt = std::move(ids);
-    FillScheduling(fields, backend, form.reply, request);
+    FillScheduling(fields, backend, form, request);
     requests.push_back(std::move(request));
   }
   return requests;

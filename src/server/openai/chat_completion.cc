@@ -21,14 +21,7 @@ void Append(json::object& delta, const char* key, const std::string& text) {
 
 }  // namespace
 
-ChatCompletion::ChatCompletion(std::shared_ptr<const Backend> backend,
-                               std::shared_ptr<Exchange> exchange, ReplyForm form, ChatForm chat)
-    : backend_(std::move(backend)),
-      exchange_(std::move(exchange)),
-      form_(std::move(form)),
-      chat_(std::move(chat)) {}
-
-void ChatCompletion::Start(Request request) {
+size_t ChatCompletion::MakeChoices() {
   const ReplyTokens tokens = TokensToParse();
   for (int i = 0; i < form_.n; ++i)
     choices_.push_back(
@@ -43,23 +36,7 @@ void ChatCompletion::Start(Request request) {
          nullptr,
          {},
          false});
-  num_open_ = choices_.size();
-  prompt_ids_ = request.prompt;
-  request_id_ = request.id = NextRequestId();
-  const Status status =
-      backend_->engine->Submit(std::move(request), [self = shared_from_this()](TokenEvent&& event) {
-        auto shared = std::make_shared<TokenEvent>(std::move(event));
-        self->exchange_->Post([self, shared] { self->OnEvent(std::move(*shared)); });
-      });
-  if (!status.ok()) return Fail(EngineRefusal(status.error(), *backend_->engine));
-  // Weak: the exchange must not keep itself alive through its own callback.
-  exchange_->OnClose([weak = weak_from_this()] {
-    if (auto self = weak.lock()) {
-      self->done_ = true;
-      self->backend_->engine->Cancel(self->request_id_);
-    }
-  });
-  if (form_.stream) exchange_->StartStream({{"X-Request-Id", form_.id}});
+  return choices_.size();
 }
 
 // What is not parsed has no control tokens: it is given as content, like any text.
@@ -70,9 +47,7 @@ ReplyTokens ChatCompletion::TokensToParse() const {
   return tokens;
 }
 
-void ChatCompletion::OnEvent(TokenEvent event) {
-  if (done_) return;
-  if (event.finish == FinishReason::kError) return Fail(NumericalError());
+void ChatCompletion::OnEvent(size_t, TokenEvent event) {
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
   if (!choice.finish.empty()) return;  // ended here by a stop string; this came too late
   if (!event.prompt_logprobs.empty() && form_.prompt_logprobs)
@@ -81,7 +56,7 @@ void ChatCompletion::OnEvent(TokenEvent event) {
   Take(choice, event, delta);
   if (!choice.finish.empty()) {
     if (event.finish == FinishReason::kNone)
-      backend_->engine->CancelChoice(request_id_, event.choice);
+      backend_->engine->CancelChoice(requests_[0].id, event.choice);
   } else if (event.finish != FinishReason::kNone) {
     Apply(choice, choice.parser.Finish(), delta);
     if (choice.finish.empty()) {
@@ -95,7 +70,7 @@ void ChatCompletion::OnEvent(TokenEvent event) {
   if (form_.stream && (!delta.empty() || !choice.finish.empty() || !choice.logprobs.empty() ||
                        !choice.token_ids.empty()))
     SendChunk(static_cast<size_t>(event.choice), std::move(delta));
-  if (!choice.finish.empty() && --num_open_ == 0) FinishAll();
+  if (!choice.finish.empty()) EndChoice();
 }
 
 void ChatCompletion::Take(Choice& choice, const TokenEvent& event, json::object& delta) {
@@ -203,7 +178,7 @@ json::object ChatCompletion::Usage() const {
     reasoning_tokens += choice.parser.num_reasoning_tokens();
   }
   all.cached_tokens = choices_[0].usage.cached_tokens;  // the choices share the prompt
-  return UsageJson(static_cast<int64_t>(prompt_ids_.size()), all, reasoning_tokens);
+  return UsageJson(static_cast<int64_t>(requests_[0].prompt.size()), all, reasoning_tokens);
 }
 
 void ChatCompletion::SendChunk(size_t index, json::object delta) {
@@ -235,7 +210,7 @@ void ChatCompletion::SendChunk(size_t index, json::object delta) {
 // Once a reply: in the first chunk, or beside the choices.
 void ChatCompletion::AddPromptFields(json::object& reply) {
   if (form_.token_ids && !sent_prompt_ids_)
-    reply["prompt_token_ids"] = json::value_from(prompt_ids_);
+    reply["prompt_token_ids"] = json::value_from(requests_[0].prompt);
   sent_prompt_ids_ = true;
   if (!prompt_logprobs_.empty()) reply["prompt_logprobs"] = std::exchange(prompt_logprobs_, {});
 }
@@ -259,7 +234,6 @@ json::object ChatCompletion::Message(const Choice& choice) const {
 }
 
 void ChatCompletion::FinishAll() {
-  done_ = true;
   if (form_.stream) {
     if (form_.include_usage) {
       json::object last = Envelope("chat.completion.chunk");
@@ -288,24 +262,7 @@ void ChatCompletion::FinishAll() {
   reply["choices"] = std::move(choices);
   reply["usage"] = Usage();
   AddPromptFields(reply);
-  HttpResponse response;
-  response.body = json::serialize(reply);
-  response.headers.emplace_back("X-Request-Id", form_.id);
-  exchange_->Respond(std::move(response));
-}
-
-void ChatCompletion::Abort() {
-  exchange_->Post(
-      [self = shared_from_this()] { self->backend_->engine->Cancel(self->request_id_); });
-}
-
-void ChatCompletion::Fail(HttpResponse response) {
-  done_ = true;
-  backend_->engine->Cancel(request_id_);
-  // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
-  exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
-  exchange_->Finish();
-  exchange_->Respond(std::move(response));
+  Respond(json::serialize(reply));
 }
 
 }  // namespace lapidary

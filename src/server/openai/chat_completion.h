@@ -7,17 +7,17 @@
 #include <vector>
 
 #include "server/openai/chat_request.h"
-#include "server/openai/completion.h"
+#include "server/openai/choice_usage.h"
+#include "server/openai/reply.h"
+#include "text/stop_matcher.h"
 
 namespace lapidary {
 
-// Owned by the sink and the exchange; all work runs on the exchange's strand.
-class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
+class ChatCompletion : public Reply {
  public:
   ChatCompletion(std::shared_ptr<const Backend> backend, std::shared_ptr<Exchange> exchange,
-                 ReplyForm form, ChatForm chat);
-  void Start(Request request);
-  void Abort();  // from any thread; the reply ends as aborted
+                 ReplyForm form, ChatForm chat)
+      : Reply(std::move(backend), std::move(exchange), std::move(form)), chat_(std::move(chat)) {}
 
  private:
   struct Call {
@@ -36,31 +36,24 @@ class ChatCompletion : public std::enable_shared_from_this<ChatCompletion> {
   };
 
   ReplyTokens TokensToParse() const;
-  void OnEvent(TokenEvent event);
+  size_t MakeChoices() override;
+  void OnEvent(size_t prompt, TokenEvent event) override;  // there is one prompt
   void Take(Choice& choice, const TokenEvent& event, json::object& delta);
   void Apply(Choice& choice, const std::vector<ReplyDelta>& deltas, json::object& delta);
   void AddContent(Choice& choice, const std::string& text, json::object& delta);
   void AddCall(Choice& choice, const ReplyDelta& piece, json::object& delta);
   json::object LogprobEntry(const TokenLogprobs& entry) const;
   void SendChunk(size_t index, json::object delta);
-  void FinishAll();
-  void Fail(HttpResponse response);
+  void FinishAll() override;
   json::object Envelope(const char* object) const;
   void AddPromptFields(json::object& reply);
   json::object Message(const Choice& choice) const;
   json::object Usage() const;
 
-  std::shared_ptr<const Backend> backend_;
-  std::shared_ptr<Exchange> exchange_;
-  ReplyForm form_;
-  ChatForm chat_;
-  uint64_t request_id_ = 0;
-  std::vector<int32_t> prompt_ids_;
+  const ChatForm chat_;
   json::array prompt_logprobs_;  // not sent yet
   bool sent_prompt_ids_ = false;
   std::vector<Choice> choices_;
-  size_t num_open_ = 0;
-  bool done_ = false;
 };
 
 }  // namespace lapidary
