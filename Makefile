@@ -5,7 +5,7 @@ ARGS  ?=
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients bench cuda crowd metrics soak gpu-bundle clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients compare-clients bench cuda crowd metrics soak gpu-bundle clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -94,6 +94,12 @@ clients: build    ## the official openai package against the running server
 	@test -x $(BUILD)/clients/bin/pytest || python3 -m venv $(BUILD)/clients
 	@$(BUILD)/clients/bin/pip install -q -r tests/clients/requirements.txt
 	@$(BUILD)/clients/bin/pytest -q -p no:cacheprovider tests/clients
+
+compare-clients:  ## figures of RECORD, by bench serve, against two other clients' own functions
+	@test -n "$(RECORD)" || { echo "give RECORD=FILE, of lapidary bench serve --output-json FILE"; exit 2; }
+	@test -x $(BUILD)/compare/bin/pip || python3 -m venv $(BUILD)/compare
+	@$(BUILD)/compare/bin/pip install -q --no-deps -r tests/clients/compare_requirements.txt
+	@$(BUILD)/compare/bin/python tests/clients/compare_clients.py $(RECORD)
 
 metrics: build    ## promtool on the running server's /metrics
 	@tools/setup metrics

@@ -6,15 +6,18 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "io/json.h"
 #include "tests/checkpoints/tiny_checkpoint.h"
+#include "tests/commands/running_server.h"
 #include "tests/program.h"
 
 namespace lapidary {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::HasSubstr;
 
 ProgramResult Bench(std::vector<std::string> args) {
@@ -98,6 +101,69 @@ TEST_F(BenchTest, LatencyIsOneAtATime) {
               Number(figures, "mean_ttft_ms") + 5 * Number(figures, "mean_tpot_ms"), 1e-6);
 }
 
+TEST_F(BenchTest, ServeMeasuresARunningServer) {
+  RunningServer server({"--model", model_.string(), "--load-format", "dummy",
+                        "--skip-tokenizer-init", "--max-model-len", "64"});
+  ASSERT_GT(server.port(), 0) << server.program().so_far().err;
+  const std::vector<std::string> args = {
+      "serve",
+      "--base-url",
+      "http://127.0.0.1:" + std::to_string(server.port()) + "/v1",
+      "--vocab-size",
+      "32",
+      "--output-len",
+      "2-7",
+      "--num-prompts",
+      "9",
+      "--repeats",
+      "2",
+      "--max-concurrency",
+      "3",
+      "--request-rate",
+      "200",
+      "--output-json",
+      record_.string()};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), args.begin(), args.end());
+    return Bench(more);
+  };
+  const ProgramResult result = with({"--input-len", "4-20"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("at most 3 open"));
+  const json::object record = ReadRecord(record_);
+  EXPECT_EQ(record.at("server").at("model"), "tiny");
+  const json::array& runs = record.at("runs").as_array();
+  ASSERT_EQ(runs.size(), 2u);
+  for (size_t run = 0; run < 2; ++run) {
+    const json::array& requests = runs[run].at("requests").as_array();
+    ASSERT_EQ(requests.size(), 9u);
+    int64_t tokens = 0;
+    std::vector<std::pair<double, int>> changes;  // of the number of open requests
+    for (const json::value& request : requests) {
+      const int64_t output = request.at("output_tokens").as_int64();
+      const json::array& arrivals = request.at("arrivals_s").as_array();
+      tokens += output;
+      EXPECT_TRUE(output >= 2 && output <= 7) << output;
+      EXPECT_LE(static_cast<int64_t>(arrivals.size()), output);
+      changes.emplace_back(request.at("sent_s").as_double(), 1);
+      changes.emplace_back(arrivals.back().as_double(), -1);
+    }
+    std::sort(changes.begin(), changes.end());
+    int open = 0;
+    for (const auto& [at_s, change] : changes) EXPECT_LE(open += change, 3);
+    const auto of = [&](const char* key) {
+      return record.at("figures").at(key).at("runs").at(run).to_number<double>();
+    };
+    EXPECT_NEAR(of("output_throughput") * of("duration"), static_cast<double>(tokens), 1e-6);
+    EXPECT_GE(of("duration"), changes.back().first);
+  }
+  EXPECT_THAT(with({"--input-len", "100"}).err,
+              AllOf(HasSubstr("void: 9 of 9 requests failed"), HasSubstr("the server says 400: ")));
+  const ProgramResult nobody = Bench({"serve", "--port", "1"});
+  EXPECT_EQ(nobody.exit_code, 1);
+  EXPECT_THAT(nobody.err, HasSubstr("http://127.0.0.1:1 does not answer"));
+}
+
 TEST_F(BenchTest, WhatCannotBe) {
   const auto error_of = [&](std::vector<std::string> more, int exit_code) {
     const ProgramResult result = Bench(Args("latency", std::move(more)));
@@ -141,7 +207,7 @@ TEST(BenchDrafts, InTurnWithEqualTokens) {
 }
 
 TEST(BenchHelp, FitsAScreen) {
-  for (const char* bench : {"throughput", "latency"}) {
+  for (const char* bench : {"serve", "throughput", "latency"}) {
     const ProgramResult help = Bench({bench, "--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.out, HasSubstr("Example: lapidary bench "));

@@ -3,66 +3,27 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/read.hpp>
-#include <boost/asio/write.hpp>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 
 #include "io/json.h"
+#include "tests/commands/running_server.h"
 #include "tests/program.h"
 
 namespace lapidary {
 namespace {
 
 namespace fs = std::filesystem;
-using boost::asio::ip::tcp;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-// A running server on a free port.
-class Server {
- public:
-  explicit Server(std::vector<std::string> args) {
-    args.insert(args.begin(), {"serve", "--port", "0"});
-    program_ = std::make_unique<Program>(LAPIDARY_PROGRAM, args);
-    if (!program_->WaitFor("http://127.0.0.1:", true)) return;
-    program_->WaitFor("(loading)", true);
-    const std::string& err = program_->so_far().err;
-    port_ = std::atoi(err.c_str() + err.find("127.0.0.1:") + 10);
-    program_->WaitFor("ready ", true);
-  }
-  Program& program() { return *program_; }
-  int port() const { return port_; }
-  std::string Post(const std::string& path, const std::string& body,
-                   const std::string& headers = "") const {
-    const std::string head = body.empty() ? "GET " : "POST ";
-    boost::asio::io_context context;
-    tcp::socket socket(context);
-    socket.connect({boost::asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(port_)});
-    boost::asio::write(
-        socket, boost::asio::buffer(head + path + " HTTP/1.1\r\nHost: localhost\r\n" + headers +
-                                    "Connection: close\r\nContent-Length: " +
-                                    std::to_string(body.size()) + "\r\n\r\n" + body));
-    std::string text;
-    boost::system::error_code code;
-    boost::asio::read(socket, boost::asio::dynamic_buffer(text), code);
-    return text;
-  }
-
- private:
-  std::unique_ptr<Program> program_;
-  int port_ = 0;
-};
 
 constexpr const char* kSum =
     R"({"messages":[{"role":"user","content":"What is 12 + 30?"}],"temperature":0})";
 
 TEST(Serve, AnswersAndStopsOnASignal) {
-  Server server({});
+  RunningServer server({});
   ASSERT_GT(server.port(), 0) << server.program().so_far().err;
   EXPECT_THAT(server.Post("/v1/chat/completions", kSum), HasSubstr("\"content\":\"42\""));
   const ProgramResult busy =
@@ -76,7 +37,7 @@ TEST(Serve, AnswersAndStopsOnASignal) {
 TEST(Serve, KeysOfAFile) {
   const fs::path file = fs::path(testing::TempDir()) / "serve_test_keys";
   std::ofstream(file) << "one\r\n\ntwo\n";
-  Server server({"--api-key-file", file.string(), "--api-key", "three"});
+  RunningServer server({"--api-key-file", file.string(), "--api-key", "three"});
   for (const char* key : {"one", "two", "three"})
     EXPECT_THAT(server.Post("/v1/models", "", std::string("x-api-key: ") + key + "\r\n"),
                 HasSubstr(" 200 "));
@@ -88,7 +49,7 @@ TEST(Serve, KeysOfAFile) {
 }
 
 TEST(Serve, WithoutATokenizer) {
-  Server server({"--skip-tokenizer-init", "--served-model-name", "a", "b"});
+  RunningServer server({"--skip-tokenizer-init", "--served-model-name", "a", "b"});
   const std::string reply = server.Post(
       "/v1/completions", R"({"model":"b","prompt":[2,17],"max_tokens":3,"temperature":0})");
   const json::value body = json::parse(reply.substr(reply.find("\r\n\r\n") + 4));
@@ -194,7 +155,7 @@ TEST(Serve, SlidingRatioIsAShareOfSlabs) {
 
 TEST(Serve, DraftsOfBothSpellings) {
   const auto said = [](std::vector<std::string> args) {
-    Server server(std::move(args));
+    RunningServer server(std::move(args));
     return server.program().so_far().err;
   };
   EXPECT_THAT(said({}), HasSubstr("drafts a burst: adaptive, up to 4  [--speculative-num-steps]   "
@@ -210,7 +171,7 @@ TEST(Serve, DraftsOfBothSpellings) {
 }
 
 TEST(Serve, TellsItsFlagsAndNoKey) {
-  Server server({"--max-num-seqs", "3", "--api-key", "hush"});
+  RunningServer server({"--max-num-seqs", "3", "--api-key", "hush"});
   const std::string info = server.Post("/server_info", "", "x-api-key: hush\r\n");
   EXPECT_THAT(info, HasSubstr(R"("--max-num-seqs":{"value":"3","origin":"command line"})"));
   EXPECT_THAT(info, HasSubstr(R"("--host":{"value":"127.0.0.1","origin":"default"})"));

@@ -6,6 +6,13 @@
 
 namespace lapidary {
 
+void AddRunFlags(CLI::App& app, int& repeats, std::string& json_path) {
+  app.add_option("--repeats", repeats, "runs that count, after one that does not")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--output-json,--result-filename", json_path, "the record, to this file");
+}
+
 void NeedNoFailures(const std::vector<std::string>& errors, size_t num_requests) {
   if (errors.empty()) return;
   throw StartupError(fmt::format("void: {} of {} requests failed, the first one: {}", errors.size(),
@@ -14,7 +21,8 @@ void NeedNoFailures(const std::vector<std::string>& errors, size_t num_requests)
 
 namespace {
 
-constexpr const Command* kBenches[] = {&kBenchThroughputCommand, &kBenchLatencyCommand};
+constexpr const Command* kBenches[] = {&kBenchServeCommand, &kBenchThroughputCommand,
+                                       &kBenchLatencyCommand};
 
 std::function<int()> SetUpBench(CLI::App& app) { return AddCommands(app, kBenches); }
 

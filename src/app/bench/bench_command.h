@@ -9,7 +9,10 @@
 
 namespace lapidary {
 
-extern const Command kBenchThroughputCommand, kBenchLatencyCommand;
+extern const Command kBenchThroughputCommand, kBenchLatencyCommand, kBenchServeCommand;
+
+// How often, and where the record goes.
+void AddRunFlags(CLI::App& app, int& repeats, std::string& json_path);
 
 // A run with a request that failed is void. Throws StartupError.
 void NeedNoFailures(const std::vector<std::string>& errors, size_t num_requests);

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <utility>
 
+#include "app/bench/bench_command.h"
 #include "app/bench/progress.h"
 #include "app/plan/plan_model.h"
 
@@ -25,7 +26,7 @@ class Answers {
       : traces_(requests.size()), outputs_(requests.size()) {
     for (size_t i = 0; i < requests.size(); ++i) {
       traces_[i].num_prompt = static_cast<int>(requests[i].prompt.size());
-      traces_[i].arrivals.reserve(static_cast<size_t>(requests[i].max_tokens));
+      traces_[i].arrivals_s.reserve(static_cast<size_t>(requests[i].max_tokens));
       outputs_[i].reserve(static_cast<size_t>(requests[i].max_tokens));
     }
   }
@@ -33,7 +34,7 @@ class Answers {
   void Take(size_t index, const TokenEvent& event) {
     RequestTrace& trace = traces_[index];
     const auto num_tokens = static_cast<int>(event.tokens.size());
-    if (num_tokens > 0) trace.arrivals.push_back({Now(), num_tokens});
+    if (num_tokens > 0) trace.arrivals_s.push_back(Now());
     trace.num_output += num_tokens;
     outputs_[index].insert(outputs_[index].end(), event.tokens.begin(), event.tokens.end());
     if (event.finish == FinishReason::kError) trace.error = "logits that are no numbers";
@@ -90,10 +91,7 @@ void AddBenchFlags(CLI::App& app, BenchFlags& flags) {
   AddLoadFlags(app, flags.model);
   app.add_flag("--skip-tokenizer-init", flags.skip_tokenizer, "no tokenizer: ids in, ids out");
   AddWorkloadFlags(app, flags.workload);
-  app.add_option("--repeats", flags.repeats, "runs that count, after one that does not")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  app.add_option("--output-json,--result-filename", flags.json_path, "the record, to this file");
+  AddRunFlags(app, flags.repeats, flags.json_path);
   AddMemoryFlags(app, flags.memory, flags.engine);
   app.get_option("--enable-prefix-caching")->description("keep the KV of prompts (off)");
   AddEngineFlags(app, flags.run, flags.engine);
@@ -101,9 +99,6 @@ void AddBenchFlags(CLI::App& app, BenchFlags& flags) {
 
 std::vector<Figure> EngineRun::figures() const {
   std::vector<Figure> all = FiguresOf(metrics);
-  if (metrics.decode_tok_per_s > 0)
-    all.push_back(
-        {"decode_tok_per_s_a_request", "decode tok/s a request", metrics.decode_tok_per_s});
   all.push_back({"step_ms", "step ms", 1e3 * metrics.duration_s / static_cast<double>(steps)});
   all.push_back({"accept_length", "accept length", accept_length()});
   all.push_back({"running", "most running", static_cast<double>(most_running)});

@@ -66,8 +66,8 @@ LoadMetrics Measure(const std::vector<RequestTrace>& traces, double duration_s) 
     metrics.output_tokens += trace.num_output;
     ttft.push_back(1e3 * trace.ttft_s());
     e2el.push_back(1e3 * trace.e2el_s());
-    for (size_t i = 1; i < trace.arrivals.size(); ++i)
-      itl.push_back(1e3 * (trace.arrivals[i].at_s - trace.arrivals[i - 1].at_s));
+    for (size_t i = 1; i < trace.arrivals_s.size(); ++i)
+      itl.push_back(1e3 * (trace.arrivals_s[i] - trace.arrivals_s[i - 1]));
     if (trace.num_output < 2) continue;
     const double spent = trace.e2el_s() - trace.ttft_s();
     tpot.push_back(1e3 * spent / (trace.num_output - 1));
@@ -96,6 +96,9 @@ std::vector<Figure> FiguresOf(const LoadMetrics& metrics) {
   AddFigures("tpot", "TPOT", metrics.tpot_ms, figures);
   AddFigures("itl", "ITL", metrics.itl_ms, figures);
   AddFigures("e2el", "E2EL", metrics.e2el_ms, figures);
+  if (metrics.decode_tok_per_s > 0)
+    figures.push_back(
+        {"decode_tok_per_s_a_request", "decode tok/s a request", metrics.decode_tok_per_s});
   return figures;
 }
 

@@ -16,19 +16,14 @@
 
 namespace lapidary {
 
-struct Arrival {
-  double at_s = 0;
-  int num_tokens = 0;
-};
-
 struct RequestTrace {
   int num_prompt = 0, num_output = 0;
   double sent_s = 0;
-  std::vector<Arrival> arrivals;  // messages with tokens, in order
-  std::string error;              // empty: succeeded
-  bool ok() const { return error.empty() && !arrivals.empty(); }
-  double ttft_s() const { return arrivals.front().at_s - sent_s; }
-  double e2el_s() const { return arrivals.back().at_s - sent_s; }
+  std::vector<double> arrivals_s;  // of messages with tokens, in order
+  std::string error;               // empty: succeeded
+  bool ok() const { return error.empty() && !arrivals_s.empty(); }
+  double ttft_s() const { return arrivals_s.front() - sent_s; }
+  double e2el_s() const { return arrivals_s.back() - sent_s; }
 };
 
 // Percentiles between two values are interpolated; std is of the population.

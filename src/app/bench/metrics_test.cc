@@ -28,12 +28,12 @@ TEST(Metrics, DescribeInterpolatesBetweenValues) {
 std::vector<RequestTrace> Traces() {
   std::vector<RequestTrace> traces(4);
   // TTFT 0.5, E2EL 1.1; gaps 0.2, 0.4; 6 tokens: TPOT 0.6 / 5 = 0.12.
-  traces[0] = {100, 6, 1.0, {{1.5, 1}, {1.7, 3}, {2.1, 2}}, ""};
+  traces[0] = {100, 6, 1.0, {1.5, 1.7, 2.1}, ""};
   // TTFT 1, E2EL 2; gap 1; 2 tokens: TPOT 1.
-  traces[1] = {10, 2, 2.0, {{3.0, 1}, {4.0, 1}}, ""};
+  traces[1] = {10, 2, 2.0, {3.0, 4.0}, ""};
   // TTFT = E2EL = 0.25, no gap, no TPOT.
-  traces[2] = {1, 1, 0.5, {{0.75, 1}}, ""};
-  traces[3] = {1000, 7, 0.5, {{9, 7}}, "broken off"};
+  traces[2] = {1, 1, 0.5, {0.75}, ""};
+  traces[3] = {1000, 7, 0.5, {9}, "broken off"};
   return traces;
 }
 
@@ -77,7 +77,7 @@ TEST(Metrics, FiguresHaveTheClientsNames) {
 TEST(Metrics, P99NeedsAHundredValues) {
   for (const int count : {99, 100}) {
     std::vector<RequestTrace> traces;
-    for (int i = 1; i <= count; ++i) traces.push_back({1, 1, 0, {{i * 1e-3, 1}}, ""});
+    for (int i = 1; i <= count; ++i) traces.push_back({1, 1, 0, {i * 1e-3}, ""});
     const std::vector<Figure> figures = FiguresOf(Measure(traces, 1.0));
     EXPECT_EQ(Has(figures, "p99_ttft_ms"), count == 100);
     EXPECT_EQ(Has(figures, "max_ttft_ms"), count == 99);

@@ -5,11 +5,11 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
-#include <charconv>
 #include <optional>
 
 #include "app/chat/chat_partner.h"
 #include "app/chat/sse_reader.h"
+#include "app/chat/url.h"
 
 namespace lapidary {
 namespace {
@@ -22,40 +22,6 @@ using boost::system::error_code;
 constexpr std::chrono::milliseconds kInterruptPoll{50};
 constexpr size_t kMaxErrorBytes = 64 * 1024;
 
-struct Url {
-  std::string host, port = "80", path;
-  std::string authority() const { return host + ":" + port; }
-};
-
-Url ParseUrl(std::string_view text) {
-  const std::string whole(text);
-  if (text.starts_with("https://"))
-    throw StartupError("--url: https is not spoken; put a TLS proxy in front, or use http://");
-  if (!text.starts_with("http://"))
-    throw StartupError(
-        fmt::format("--url {} does not begin with http://, as in http://127.0.0.1:8000", whole));
-  text.remove_prefix(7);
-  Url url;
-  const size_t slash = std::min(text.find('/'), text.size());
-  std::string_view authority = text.substr(0, slash);
-  url.path = text.substr(slash);
-  while (url.path.ends_with('/')) url.path.pop_back();
-  if (url.path.ends_with("/v1")) url.path.resize(url.path.size() - 3);
-  const size_t colon = authority.rfind(':');
-  if (colon != std::string_view::npos && authority.find(']', colon) == std::string_view::npos) {
-    url.port = authority.substr(colon + 1);
-    authority = authority.substr(0, colon);
-  }
-  url.host = authority;
-  int port = 0;
-  const auto [end, code] =
-      std::from_chars(url.port.data(), url.port.data() + url.port.size(), port);
-  if (url.host.empty() || code != std::errc() || end != url.port.data() + url.port.size() ||
-      port < 1 || port > 65535)
-    throw StartupError(fmt::format("--url {} is no address, such as http://127.0.0.1:8000", whole));
-  return url;
-}
-
 // One request on its own connection. Waits in short turns, so that Ctrl-C is noticed.
 class HttpCall {
  public:
@@ -67,11 +33,9 @@ class HttpCall {
   // Up to the reply's headers. Ok with stopped() when interrupted.
   Status Begin(http::verb verb, const std::string& target, const std::string& api_key,
                std::string body) {
-    std::string host = url_.host;
-    if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
     tcp::resolver resolver(context_);
     tcp::resolver::results_type found;
-    resolver.async_resolve(host, url_.port, [&](const error_code& code, auto results) {
+    resolver.async_resolve(url_.host_name(), url_.port, [&](const error_code& code, auto results) {
       code_ = code;
       found = results;
     });
@@ -211,7 +175,7 @@ class RemotePartner : public ChatPartner {
 
 std::unique_ptr<ChatPartner> MakeRemotePartner(const std::string& url, const std::string& api_key,
                                                const std::string& model) {
-  return std::make_unique<RemotePartner>(ParseUrl(url), api_key, model);
+  return std::make_unique<RemotePartner>(ParseUrl("--url", url), api_key, model);
 }
 
 }  // namespace lapidary
