@@ -100,12 +100,9 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
   for_each_page([&](Place at, int64_t first, int64_t index, int64_t num_keys) {
     const float* values = PageRows(at.kv->Values(at.page, kv_head) + first * dim * SizeOf(kv.dtype),
                                    kv.dtype, num_keys * dim, scratch.page);
-    for (int64_t j = 0; j < num_keys; ++j)
-      for (int64_t g = 0; g < group; ++g) {
-        const float p = scratch.scores[static_cast<size_t>(g * count + index + j)];
-        float* o = scratch.out.data() + g * dim;
-        for (int64_t i = 0; i < dim; ++i) o[i] += p * values[j * dim + i];
-      }
+    for (int64_t g = 0; g < group; ++g)
+      AddWeighted(scratch.out.data() + g * dim, scratch.scores.data() + g * count + index, values,
+                  num_keys, dim);
   });
   for (int64_t g = 0; g < group; ++g)
     for (int64_t i = 0; i < dim; ++i)

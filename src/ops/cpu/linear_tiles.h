@@ -67,13 +67,15 @@ void RowTile(const LinearParams& p, int64_t column) {
   for (int c = 0; c < C; ++c) p.y[column + c] = FinishDot(acc[c], p.x, w[c], k, p.k);
 }
 
-// One part of the lanes over one stretch of K, in registers.
+// One part of the lanes over one stretch of K, in registers; the first stretch begins with zeros.
 template <int R, int C>
 void TilePart(const float* const (&x)[R], const uint16_t* const (&w)[C], float* lanes, int64_t k,
               int64_t k_end) {
   Vec sums[R][C];
+  const bool is_first = k < 16;
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) sums[r][c] = LoadFloats(lanes + (r * C + c) * 16);
+    for (int c = 0; c < C; ++c)
+      sums[r][c] = is_first ? ZeroLanes() : LoadFloats(lanes + (r * C + c) * 16);
   for (; k < k_end; k += 16) {
     Vec weights[C];
     for (int c = 0; c < C; ++c) weights[c] = LoadBf16(w[c] + k);
@@ -91,14 +93,14 @@ struct Panel {
   int64_t begin, end, whole;
 };
 
-// One tile over one panel: its lanes [R,C,16] start at zero and end as outputs.
+// One tile over one panel: its lanes [R,C,16] end as outputs.
 template <int R, int C>
 void Tile(const LinearParams& p, int64_t row, int64_t column, const Panel& panel, float* lanes) {
   const float* x[R];
   const uint16_t* w[C];
   for (int r = 0; r < R; ++r) x[r] = p.x + (row + r) * p.x_stride;
   for (int c = 0; c < C; ++c) w[c] = WeightColumn(p, column + c);
-  if (panel.begin == 0) __builtin_memset(lanes, 0, sizeof(float) * R * C * 16);
+  if (panel.whole == 0) __builtin_memset(lanes, 0, sizeof(float) * R * C * 16);
   for (int64_t k = panel.begin; k < panel.end; k += kStretch) {
     const int64_t k_end = k + kStretch < panel.end ? k + kStretch : panel.end;
     for (int64_t lane = 0; lane < 16; lane += kVecLanes)
@@ -125,7 +127,8 @@ float* TileColumns(const LinearParams& p, int64_t row, int64_t column, int64_t c
 }
 
 // Rows [row, row_end) of the columns [column, column_end), at most kBlockTiles tiles. The rest
-// below 4 rows takes tiles of its own height.
+// below 4 rows takes tiles of its own height; 5 and 6 rows, a decode row with its drafts, take one
+// narrower tile instead of two passes over the weights.
 template <int kColumns>
 void Block(const LinearParams& p, int64_t row, int64_t row_end, int64_t column,
            int64_t column_end) {
@@ -137,6 +140,13 @@ void Block(const LinearParams& p, int64_t row, int64_t row_end, int64_t column,
     const Panel panel = {k, k + panel_k < whole ? k + panel_k : whole, whole};
     float* lanes = all_lanes;
     int64_t at = row;
+    if (row_end - row == 5) {
+      TileColumns<5, 2>(p, at, column, column_end, panel, lanes);
+      at = row_end;
+    } else if (row_end - row == 6) {
+      TileColumns<6, 2>(p, at, column, column_end, panel, lanes);
+      at = row_end;
+    }
     for (; at + 4 <= row_end; at += 4)
       lanes = TileColumns<4, kColumns>(p, at, column, column_end, panel, lanes);
     if (row_end - at == 3) TileColumns<3, kColumns>(p, at, column, column_end, panel, lanes);

@@ -4,13 +4,13 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <iterator>
 #include <limits>
 #include <utility>
 
 #include "base/check.h"
+#include "ops/cpu/vector.h"
 
 namespace lapidary {
 namespace {
@@ -32,13 +32,8 @@ bool EndsWith(std::span<const int32_t> history, std::span<const int32_t> tail) {
 
 size_t Index(int32_t id) { return static_cast<size_t>(id); }
 
-using Float4 [[gnu::vector_size(16)]] = float;
+using cpu::Float4;
 
-Float4 Load(const float* from) {
-  Float4 values;
-  std::memcpy(&values, from, sizeof(values));
-  return values;
-}
 Float4 Max(Float4 a, Float4 b) { return a > b ? a : b; }
 
 // Of finite numbers and -infinity.
@@ -47,7 +42,7 @@ float Max(std::span<const float> values) {
   for (Float4& lanes : best) lanes += kMasked;
   size_t i = 0;
   for (; i + 16 <= values.size(); i += 16)
-    for (size_t j = 0; j < 4; ++j) best[j] = Max(best[j], Load(&values[i + 4 * j]));
+    for (size_t j = 0; j < 4; ++j) best[j] = Max(best[j], cpu::Load4(&values[i + 4 * j]));
   for (; i < values.size(); ++i) best[0][0] = std::max(best[0][0], values[i]);
   const Float4 all = Max(Max(best[0], best[1]), Max(best[2], best[3]));
   return std::max(std::max(all[0], all[1]), std::max(all[2], all[3]));

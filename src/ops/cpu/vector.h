@@ -16,6 +16,16 @@ namespace lapidary::cpu {
 
 inline constexpr int64_t kLanes = 16;
 
+// Four floats: what every processor of the base flags has. Spelled out where a loop's length is not
+// known, which the compiler leaves scalar.
+using Float4 [[gnu::vector_size(16)]] = float;
+inline Float4 Load4(const float* from) {
+  Float4 values;
+  std::memcpy(&values, from, sizeof(values));
+  return values;
+}
+inline void Store4(float* to, Float4 values) { std::memcpy(to, &values, sizeof(values)); }
+
 struct Lanes {
   float v[kLanes] = {};
   float Sum() const {
@@ -28,12 +38,39 @@ struct Lanes {
 
 // Sum of a[i] * b[i] in 16 lanes and a tree.
 inline float Dot(const float* a, const float* b, int64_t n) {
-  Lanes lanes;
+  Float4 s0 = {}, s1 = {}, s2 = {}, s3 = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t l = 0; l < kLanes; ++l) lanes.v[l] += a[i + l] * b[i + l];
+  for (; i + kLanes <= n; i += kLanes) {
+    s0 += Load4(a + i) * Load4(b + i);
+    s1 += Load4(a + i + 4) * Load4(b + i + 4);
+    s2 += Load4(a + i + 8) * Load4(b + i + 8);
+    s3 += Load4(a + i + 12) * Load4(b + i + 12);
+  }
+  Lanes lanes;
+  Store4(lanes.v, s0), Store4(lanes.v + 4, s1), Store4(lanes.v + 8, s2), Store4(lanes.v + 12, s3);
   for (int64_t l = 0; i + l < n; ++l) lanes.v[l] += a[i + l] * b[i + l];
   return lanes.Sum();
+}
+
+// out [n] += weights[j] * values[j] of the rows of values [num_rows,n], one row after the other.
+inline void AddWeighted(float* out, const float* weights, const float* values, int64_t num_rows,
+                        int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    float* const to = out + i;
+    Float4 s0 = Load4(to), s1 = Load4(to + 4), s2 = Load4(to + 8), s3 = Load4(to + 12);
+    for (int64_t j = 0; j < num_rows; ++j) {
+      const float* const from = values + j * n + i;
+      const Float4 weight = {weights[j], weights[j], weights[j], weights[j]};
+      s0 += weight * Load4(from);
+      s1 += weight * Load4(from + 4);
+      s2 += weight * Load4(from + 8);
+      s3 += weight * Load4(from + 12);
+    }
+    Store4(to, s0), Store4(to + 4, s1), Store4(to + 8, s2), Store4(to + 12, s3);
+  }
+  for (; i < n; ++i)
+    for (int64_t j = 0; j < num_rows; ++j) out[i] += weights[j] * values[j * n + i];
 }
 
 // e^x to about 2 ulp by range reduction and a degree-6 polynomial; the same bits on every machine,
@@ -41,7 +78,9 @@ inline float Dot(const float* a, const float* b, int64_t n) {
 inline float Exp(float x) {
   if (!(x > -87.3f)) return std::isnan(x) ? x : 0.0f;
   if (x > 88.7f) return INFINITY;
-  const float n = std::nearbyint(x * 1.44269504f);
+  // The nearest whole number: below 2^22 the sum has no digits behind the point.
+  constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23
+  const float n = (x * 1.44269504f + kWhole) - kWhole;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.0f / 720.0f;
   p = p * r + 1.0f / 120.0f;
