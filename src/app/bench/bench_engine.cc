@@ -148,7 +148,7 @@ EngineRun BenchEngine::Run(const std::vector<BenchRequest>& requests, const RunO
   engine_->FlushCache();
   const EngineStats before = engine_->stats();
   EngineRun run;
-  ProgressLine progress(options.label, requests.size());
+  ProgressLine progress(options.label, requests.size(), "tokens");
   const size_t most = options.concurrency == 0 ? requests.size() : options.concurrency;
   const double start = Now();
   size_t num_sent = 0, num_done = 0;

@@ -11,18 +11,20 @@ namespace lapidary {
 
 class ProgressLine {
  public:
-  ProgressLine(std::string label, size_t num_requests);
+  // `unit`: of what comes back.
+  ProgressLine(std::string label, size_t num_requests, const char* unit);
   ~ProgressLine();  // takes the line away
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
   // Call as often as wanted.
-  void Show(size_t num_done, int64_t num_tokens);
+  void Show(size_t num_done, int64_t num_units);
 
  private:
   using Clock = std::chrono::steady_clock;
   const std::string label_;
   const size_t num_requests_;
+  const char* const unit_;
   const bool on_terminal_;
   const Clock::time_point start_ = Clock::now();
   Clock::time_point shown_ = start_;

@@ -23,7 +23,8 @@ struct ServeLoadFlags {
   int port = 8000;
   int vocab_size = 262'144;
   int repeats = 3;
-  std::string json_path, backend;
+  std::string json_path;
+  std::string backend, dataset, endpoint;  // said by vLLM's users; there is one way
 };
 
 std::string FirstModel(const LoadTarget& target) {
@@ -96,7 +97,7 @@ int RunServeLoad(ServeLoadFlags flags) {
     const DraftCounts before = ReadDrafts(flags.target);
     ProgressLine progress(
         i == 0 ? "first run, not counted" : fmt::format("run {}/{}", i, flags.repeats),
-        requests.size());
+        requests.size(), "messages");
     const LoadRun run = RunLoad(flags.target, flags.shape, requests, progress);
     std::vector<std::string> errors;
     for (const RequestTrace& trace : run.traces)
@@ -139,6 +140,10 @@ std::function<int()> SetUpServeLoad(CLI::App& app) {
   app.add_option("--api-key", f->target.api_key, "of the server");
   app.add_option("--backend", f->backend, "the server's maker; all speak /v1/completions")
       ->check(CLI::IsMember({"openai", "vllm", "sglang-oai", "lapidary"}));
+  app.add_option("--dataset-name", f->dataset, "random ids, or the file of --prompts")
+      ->check(CLI::IsMember({"random", "random-ids", "custom"}));
+  app.add_option("--endpoint", f->endpoint, "there is one")
+      ->check(CLI::IsMember({"/v1/completions"}));
   app.add_option("--vocab-size", f->vocab_size, "of the model: bounds random ids")
       ->check(CLI::Range(16, 1 << 24))
       ->capture_default_str();
