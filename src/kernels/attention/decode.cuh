@@ -269,7 +269,8 @@ struct DecodeKernel {
 
   // Softmax of one page: state.max, state.sum and state.o move to the new maximum, P goes to shared
   // memory. state.sum is this thread's share of the row. Between its two barriers lies all that the
-  // warps exchange.
+  // warps exchange. Maxima are rounded up to whole powers of two: what a weight is rounded to does
+  // not depend on the maximum then, and moving to a new one rounds nothing.
   static __device__ void Softmax(State& state, const float (&s)[kRowTiles][4], Shared& shared,
                                  uint32_t p_shared, int warp) {
     const int lane = threadIdx.x % 32, row = lane / 4;
@@ -290,7 +291,8 @@ struct DecodeKernel {
         const int r = m * 16 + i * 8 + row;
         float largest = state.max[m][i];
 #pragma unroll
-        for (int w = 0; w < Config::kConsumerWarps; ++w) largest = fmaxf(largest, shared.max[w][r]);
+        for (int w = 0; w < Config::kConsumerWarps; ++w)
+          largest = fmaxf(largest, ceilf(shared.max[w][r]));
         const float base = largest == -INFINITY ? 0.0f : largest;
         const float scale = Exp2(state.max[m][i] - base);
         state.max[m][i] = largest;

@@ -245,7 +245,7 @@ struct PrefillKernel {
         largest = fmaxf(largest, fmaxf(s[4 * n + 2 * i], s[4 * n + 2 * i + 1]));
       largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
-      largest = fmaxf(rows.max[i], largest * kLog2E);
+      largest = fmaxf(rows.max[i], ceilf(largest * kLog2E));  // as in decode.cuh
       const float base = largest == -INFINITY ? 0.0f : largest;
       scale[i] = Exp2(rows.max[i] - base);
       rows.max[i] = largest;

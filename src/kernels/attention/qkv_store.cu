@@ -49,10 +49,12 @@ struct Head {
     StoreChunk<kPairs>(head + kHalf + lane * kPairs, high);
   }
   __device__ float Factor(float eps) const {
-    float sum = 0;
+    double sum = 0;
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) sum += low[i] * low[i] + high[i] * high[i];
-    return rsqrtf(WarpSum(sum) / kHeadDim + eps);
+    for (int i = 0; i < kPairs; i += 4)
+      sum += SumSquares4(low[i], low[i + 1], low[i + 2], low[i + 3]) +
+             SumSquares4(high[i], high[i + 1], high[i + 2], high[i + 3]);
+    return NormFactor(WarpSum(sum), kHeadDim, eps);
   }
   // Rounded to bf16, as the norm's output is. weight null: none.
   __device__ void Scale(float factor, const Bf16* weight, int lane) {

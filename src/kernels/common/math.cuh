@@ -55,16 +55,32 @@ __device__ __forceinline__ float WarpMax(float value) {
   return value;
 }
 
-// Sum over the block, the same bits in every thread. `partial` has 32 floats that no other call in
-// flight uses. All threads call.
-__device__ __forceinline__ float BlockSum(float value, float* partial) {
+__device__ __forceinline__ double WarpSum(double value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kFullWarp, value, offset);
+  return value;
+}
+
+// Sum over the block, the same bits in every thread. `partial` has a place a warp that no other
+// call in flight uses. All threads call.
+__device__ __forceinline__ double BlockSum(double value, double* partial) {
   value = WarpSum(value);
   const int num_warps = (blockDim.x + 31) / 32;
   if (num_warps == 1) return value;
   const int lane = threadIdx.x % 32;
   if (lane == 0) partial[threadIdx.x / 32] = value;
   __syncthreads();
-  return WarpSum(lane < num_warps ? partial[lane] : 0.0f);
+  return WarpSum(lane < num_warps ? partial[lane] : 0.0);
+}
+
+// A norm's sum of squares: four neighbours in f32, all of these in double, so that the order of the
+// rest shows in no bit of NormFactor. As in ops/cpu/vector.h.
+__device__ __forceinline__ double SumSquares4(float a, float b, float c, float d) {
+  return static_cast<double>(__fadd_rn(__fadd_rn(__fmul_rn(a, a), __fmul_rn(b, b)),
+                                       __fadd_rn(__fmul_rn(c, c), __fmul_rn(d, d))));
+}
+__device__ __forceinline__ float NormFactor(double sum, int count, float eps) {
+  return 1.0f / sqrtf(static_cast<float>(sum) / static_cast<float>(count) + eps);
 }
 
 __device__ __forceinline__ float Exp2(float x) {

@@ -13,15 +13,9 @@ constexpr int kMaxThreads = 1024;   // so rows of up to 8192 columns
 constexpr int kWarpGroupMax = 512;  // a group up to this is a warp's
 constexpr int kWarpsPerBlock = 8;
 
-__device__ __forceinline__ float SumSquares(const float (&v)[kVector]) {
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) sum += v[i] * v[i];
-  return sum;
-}
-
-__device__ __forceinline__ float NormFactor(float sum, int count, float eps) {
-  return rsqrtf(sum / static_cast<float>(count) + eps);
+__device__ __forceinline__ double SumSquares(const float (&v)[kVector]) {
+  static_assert(kVector == 8, "two fours");
+  return SumSquares4(v[0], v[1], v[2], v[3]) + SumSquares4(v[4], v[5], v[6], v[7]);
 }
 
 // v = v * factor * weight, as f32.
@@ -48,7 +42,7 @@ __device__ __forceinline__ void StoreRow(const RmsNormParams& p, int64_t row, in
 // One group of a row a block; blockDim = group / 8 rounded up to warps.
 __global__ void __launch_bounds__(kMaxThreads)
     RmsNormBlockKernel(const __grid_constant__ RmsNormParams p) {
-  __shared__ float partial[32];
+  __shared__ double partial[32];
   GridDependencyLaunch();
   GridDependencyWait();
   const int64_t row = blockIdx.x;
@@ -57,7 +51,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   const bool active = in_group < p.group;
   float v[kVector] = {};
   if (active) Unpack8(*reinterpret_cast<const uint4*>(p.in + row * p.in_stride + column), v);
-  const float sum = BlockSum(SumSquares(v), partial);
+  const double sum = BlockSum(SumSquares(v), partial);
   if (!active) return;
   Scale(v, NormFactor(sum, p.group, p.eps), p.weight, in_group);
   StoreRow(p, row, column, v);
@@ -93,7 +87,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock * 32)
 
 __global__ void __launch_bounds__(kMaxThreads)
     NormAddNormKernel(const __grid_constant__ NormAddNormParams p) {
-  __shared__ float partial[2][32];
+  __shared__ double partial[2][32];
   const int column = static_cast<int>(threadIdx.x) * kVector;
   const bool active = column < p.num_cols;
   GridDependencyLaunch();
@@ -105,7 +99,7 @@ __global__ void __launch_bounds__(kMaxThreads)
     Unpack8(*reinterpret_cast<const uint4*>(h), v);
     Unpack8(*reinterpret_cast<const uint4*>(x), r);
   }
-  const float sum = BlockSum(SumSquares(v), partial[0]);
+  const double sum = BlockSum(SumSquares(v), partial[0]);
   if (active) {
     Scale(v, NormFactor(sum, p.num_cols, p.eps), p.post_norm, column);
 #pragma unroll
@@ -115,7 +109,7 @@ __global__ void __launch_bounds__(kMaxThreads)
     Unpack8(packed, v);
   }
   if (p.next_norm == nullptr) return;
-  const float next_sum = BlockSum(SumSquares(v), partial[1]);
+  const double next_sum = BlockSum(SumSquares(v), partial[1]);
   if (!active) return;
   Scale(v, NormFactor(next_sum, p.num_cols, p.eps), p.next_norm, column);
   *reinterpret_cast<uint4*>(h) = Pack8(v);

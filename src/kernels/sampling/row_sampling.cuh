@@ -35,22 +35,7 @@ __device__ __forceinline__ bool IsOpen(const RowTask& task) {  // RowDraw may no
   return !IsGreedy(task) && (task.top_k == 0 || task.top_k > kMaxExactTopK);
 }
 
-__device__ __forceinline__ double WarpSum(double value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kFullWarp, value, offset);
-  return value;
-}
-// Over the block, in one order. All threads call; `partial` has a place a warp and is free again
-// when the next barrier is past.
-__device__ __forceinline__ double BlockSum(double value, double* partial) {
-  value = WarpSum(value);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  value = 0;
-  for (unsigned w = 0; w < blockDim.x / 32; ++w) value += partial[w];
-  __syncthreads();
-  return value;
-}
+// All threads call; `partial` has a place a warp and is free again afterwards.
 __device__ __forceinline__ float BlockMax(float value, float* partial) {
   value = WarpMax(value);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
@@ -64,6 +49,7 @@ __device__ __forceinline__ float BlockMax(float value, float* partial) {
 // Calls body(x, place) for the thread's elements of a piece; count is a multiple of 4.
 template <typename Body>
 __device__ __forceinline__ void ForEach(const float* piece, int count, Body&& body) {
+#pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x) * 4; i < count;
        i += static_cast<int>(blockDim.x) * 4) {
     const float4 x = *reinterpret_cast<const float4*>(piece + i);
@@ -86,6 +72,11 @@ __device__ __forceinline__ void LoadPiece(const RowSamplingParams& p, const RowT
   }
   __syncthreads();
   MbarrierWait(address, 0);
+}
+
+__device__ __forceinline__ bool HasFilters(const RowTask& task) {
+  return task.biases.begin < task.biases.end || task.counts.begin < task.counts.end ||
+         task.masked.begin < task.masked.end || task.allowed >= 0;
 }
 
 // Bias, penalties, masks: in the order and the arithmetic of Sampler.
@@ -132,17 +123,43 @@ __device__ __forceinline__ void ScalePiece(float temperature, int count, float* 
   }
 }
 
-// Best first. size is a power of two; all threads call.
+// A step of a bitonic sort of place i over the lanes of a warp: strides below 32.
+__device__ __forceinline__ uint64_t ExchangeLanes(uint64_t mine, int i, int width, int stride) {
+  const uint64_t other = __shfl_xor_sync(kFullWarp, mine, stride);
+  const bool takes_larger = ((i & stride) == 0) == ((i & width) == 0);
+  return (mine < other) == takes_larger ? other : mine;
+}
+
+// Best first. size is a power of two from 32 on; all threads call.
 __device__ __forceinline__ void SortDescending(uint64_t* list, int size) {
-  for (int width = 2; width <= size; width *= 2)
-    for (int stride = width / 2; stride > 0; stride /= 2) {
+  const int thread = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  __syncthreads();
+  for (int i = thread; i < size; i += step) {
+    uint64_t mine = list[i];
+#pragma unroll
+    for (int width = 2; width <= 32; width *= 2)
+#pragma unroll
+      for (int stride = width / 2; stride > 0; stride /= 2)
+        mine = ExchangeLanes(mine, i, width, stride);
+    list[i] = mine;
+  }
+  for (int width = 64; width <= size; width *= 2) {
+    for (int stride = width / 2; stride >= 32; stride /= 2) {
       __syncthreads();
-      for (int i = static_cast<int>(threadIdx.x); i < size / 2; i += static_cast<int>(blockDim.x)) {
+      for (int i = thread; i < size / 2; i += step) {
         const int low = 2 * i - i % stride, high = low + stride;
         const uint64_t a = list[low], b = list[high];
         if ((a < b) == ((low & width) == 0)) list[low] = b, list[high] = a;
       }
     }
+    __syncthreads();
+    for (int i = thread; i < size; i += step) {
+      uint64_t mine = list[i];
+#pragma unroll
+      for (int stride = 16; stride > 0; stride /= 2) mine = ExchangeLanes(mine, i, width, stride);
+      list[i] = mine;
+    }
+  }
   __syncthreads();
 }
 // The same of `count` candidates in a list with room for the next power of two.

@@ -48,7 +48,6 @@ class QkvStoreCase : public OpCase {
   }
   // Norm, RoPE and output each round: an element whose first rounding falls the other way may end
   // two units off.
-  Tolerance tolerance() const override { return kChainTolerance; }
   int64_t Bytes() const override {
     const int64_t dim = paged_.shape().head_dim, kv = paged_.shape().num_kv_heads;
     return paged_.num_rows() * dim * 2 *

@@ -58,7 +58,6 @@ class NormAddNormCase : public OpCase {
   std::vector<CaseOutput> Outputs() const override {
     return next_ ? std::vector<CaseOutput>{{h_}, {x_}} : std::vector<CaseOutput>{{x_}};
   }
-  Tolerance tolerance() const override { return kChainTolerance; }
   int64_t Bytes() const override { return rows_ * cols_ * (next_ ? 8 : 6) + cols_ * 4; }
   bool in_bench() const override { return next_ && (rows_ == 80 || rows_ == 4096); }
 
@@ -145,7 +144,6 @@ class PerLayerInputCase : public OpCase {
     ops.PerLayerInput(set[context_], set[tokens_], set[norm_], 1.0f / std::sqrt(2560.0f), 1e-6f);
   }
   std::vector<CaseOutput> Outputs() const override { return {{context_}}; }
-  Tolerance tolerance() const override { return kChainTolerance; }
   int64_t Bytes() const override { return rows_ * layers_ * width_ * 6; }
   bool in_bench() const override { return rows_ >= 80 && layers_ == 42; }
 

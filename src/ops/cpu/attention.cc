@@ -58,6 +58,8 @@ const float* PageRows(const char* data, DType dtype, int64_t elements,
   return scratch.data();
 }
 
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
 struct AttentionScratch {
   std::vector<float> q, scores, out, page;
 };
@@ -89,12 +91,19 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
         scratch.scores[static_cast<size_t>(g * count + index + j)] =
             Dot(q + g * dim, keys + j * dim, dim);
   });
+  // Weights of bf16 values are bf16, and the sum is theirs. The maximum is then rounded up to a
+  // whole power of two, which no rounded bit depends on.
+  const bool rounds = kv.dtype == DType::kBf16;
   std::vector<float> sums(static_cast<size_t>(group));
   for (int64_t g = 0; g < group; ++g) {
     float* scores = scratch.scores.data() + g * count;
-    const float largest = *std::max_element(scores, scores + count);
+    float largest = *std::max_element(scores, scores + count);
+    if (rounds) largest = std::ceil(largest * kLog2E) * kLn2;
     float sum = 0;
-    for (int64_t j = 0; j < count; ++j) sum += scores[j] = Exp(scores[j] - largest);
+    for (int64_t j = 0; j < count; ++j) {
+      const float weight = Exp(scores[j] - largest);
+      sum += scores[j] = rounds ? RoundToBf16(weight) : weight;
+    }
     sums[static_cast<size_t>(g)] = sum;
   }
   for_each_page([&](Place at, int64_t first, int64_t index, int64_t num_keys) {

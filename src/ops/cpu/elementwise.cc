@@ -1,4 +1,4 @@
-// Embedding, norms, activations: one row at a time, sums in f32 over 16 lanes.
+// Embedding, norms, activations: one row at a time.
 #include <algorithm>
 
 #include "ops/cpu/cpu_backend.h"
@@ -43,8 +43,8 @@ void CpuBackend::RmsNorm(Tensor out, Tensor in, Tensor weight, float eps, int64_
     for (int64_t t = begin; t < end; ++t) {
       const float* x = ReadRow(in, t, scratch);
       for (int64_t g = 0; g < in.cols(); g += group) {
-        const float mean = Dot(x + g, x + g, group) / static_cast<float>(group);
-        const float factor = 1.0f / std::sqrt(mean + eps);
+        const auto sum = static_cast<float>(SumSquares(x + g, group));
+        const float factor = 1.0f / std::sqrt(sum / static_cast<float>(group) + eps);
         float* y = normed.data() + g;
         if (w.empty())
           for (int64_t i = 0; i < group; ++i) y[i] = x[g + i] * factor;

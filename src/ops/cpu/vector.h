@@ -73,6 +73,18 @@ inline void AddWeighted(float* out, const float* weights, const float* values, i
     for (int64_t j = 0; j < num_rows; ++j) out[i] += weights[j] * values[j * n + i];
 }
 
+// A norm's sum of squares: four neighbours in f32, all of these in double, so that the order of the
+// rest shows in no bit of what a norm makes of it.
+inline double SumSquares(const float* x, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i += 4) {
+    float squares[4] = {};
+    for (int64_t j = 0; j < 4 && i + j < n; ++j) squares[j] = x[i + j] * x[i + j];
+    sum += static_cast<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  }
+  return sum;
+}
+
 // e^x to about 2 ulp by range reduction and a degree-6 polynomial; the same bits on every machine,
 // unlike libm's.
 inline float Exp(float x) {
