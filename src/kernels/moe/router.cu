@@ -134,18 +134,18 @@ __device__ void ChooseExperts(const RouterParams& p, const float* logits, int ro
   float weight = 0, chosen = 0;
   int expert = -1;  // of choice `lane`
   for (int j = 0; j < p.top_k; ++j) {
-    float best = v[0];
-    int best_expert = lane;
+    // The values are not negative, so their bits have their order; a NaN among them is found below.
+    float mine = v[0];
+    int my_expert = lane;
 #pragma unroll
     for (int i = 1; i < kPerLane; ++i)
-      if (v[i] > best) best = v[i], best_expert = i * 32 + lane;
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      const float other = __shfl_xor_sync(kFullWarp, best, offset);
-      const int other_expert = __shfl_xor_sync(kFullWarp, best_expert, offset);
-      if (other > best || (other == best && other_expert < best_expert))
-        best = other, best_expert = other_expert;
-    }
+      if (v[i] > mine) mine = v[i], my_expert = i * 32 + lane;
+    const unsigned bits = mine >= 0 ? __float_as_uint(mine) : 0;
+    const unsigned best_bits = __reduce_max_sync(kFullWarp, bits);
+    const float best = __uint_as_float(best_bits);
+    const int best_expert = static_cast<int>(__reduce_min_sync(
+        kFullWarp,
+        bits == best_bits && mine >= 0 ? static_cast<unsigned>(my_expert) : kMaxExperts));
     if (lane == j) weight = best, expert = best_expert;
     chosen += best;
 #pragma unroll
