@@ -34,21 +34,26 @@ __device__ int BlockCount(int value, int* partial) {
   return value;
 }
 
-// Puts the candidates that reach `least` (a key, then a place in the chunk counted from its end)
-// into the list, as far as there is room; returns how many there are.
-__device__ int Collect(ChunkShared& shared, int first, int count, uint64_t least) {
+// Puts the candidates that `reaches` chooses into the list, as far as there is room; returns how
+// many there are.
+template <typename Reaches>
+__device__ __forceinline__ int Collect(ChunkShared& shared, int first, int count,
+                                       Reaches&& reaches) {
   if (threadIdx.x == 0) shared.count = 0;
   __syncthreads();
   ForEach(shared.x, count, [&](float x, int i) {
-    const uint32_t key = OrderKey(x);
-    if ((static_cast<uint64_t>(key) << kPlaceBits | (kRowChunk - 1 - i)) < least) return;
+    if (!reaches(x, i)) return;
     const int place = atomicAdd(&shared.count, 1);
-    if (place < kMaxChunkBest) shared.list[place] = Candidate(key, first + i);
+    if (place < kMaxChunkBest) shared.list[place] = Candidate(OrderKey(x), first + i);
   });
   __syncthreads();
-  const int found = shared.count;
-  __syncthreads();
-  return found;
+  return shared.count;
+}
+
+// A candidate's key, then its place in the chunk counted from the end.
+__device__ __forceinline__ uint64_t Placed(float x, int i) {
+  return static_cast<uint64_t>(OrderKey(x)) << kPlaceBits |
+         static_cast<uint32_t>(kRowChunk - 1 - i);
 }
 
 // The best 64 exactly, bit by bit: of a chunk with so many equal logits, or so sorted, that the
@@ -58,13 +63,13 @@ __device__ ChunkBest ExactBest(ChunkShared& shared, int first, int count) {
   for (int bit = 32 + kPlaceBits - 1; bit >= 0; --bit) {
     const uint64_t more = least | uint64_t{1} << bit;
     int reach = 0;
-    ForEach(shared.x, count, [&](float x, int i) {
-      reach += (static_cast<uint64_t>(OrderKey(x)) << kPlaceBits | (kRowChunk - 1 - i)) >= more;
-    });
+    ForEach(shared.x, count, [&](float x, int i) { reach += Placed(x, i) >= more; });
     if (BlockCount(reach, shared.counts) >= kWanted) least = more;
   }
   const auto key = static_cast<uint32_t>(least >> kPlaceBits);
-  return {Collect(shared, first, count, least), key + 1, key};
+  const int found =
+      Collect(shared, first, count, [&](float x, int i) { return Placed(x, i) >= least; });
+  return {found, key + 1, key};
 }
 
 // thread_max: of the thread's elements.
@@ -77,8 +82,8 @@ __device__ ChunkBest Best(ChunkShared& shared, int first, int count, float threa
     if (__syncthreads_count(mine >= more) >= kWanted) cut = more;
   }
   const bool all = cut <= kMaskedKey;
-  if (all) cut = kMaskedKey + 1;
-  const int found = Collect(shared, first, count, static_cast<uint64_t>(cut) << kPlaceBits);
+  const float least = FloatOf(all ? kMaskedKey + 1 : cut);
+  const int found = Collect(shared, first, count, [&](float x, int) { return x >= least; });
   if (found > kMaxChunkBest) return ExactBest(shared, first, count);
   return {found, all ? 0 : cut, all ? 0 : cut};
 }
@@ -95,59 +100,55 @@ __device__ float ThreadMax(const ChunkShared& shared, int count) {
 }
 
 // The one best candidate.
-__device__ ChunkBest TakeFirst(ChunkShared& shared, int first, int count) {
-  uint64_t best = 0;
-  ForEach(shared.x, count, [&](float x, int i) {
-    const uint64_t candidate = Candidate(OrderKey(x), first + i);
-    best = best < candidate ? candidate : best;
-  });
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const uint64_t other = __shfl_xor_sync(kFullWarp, best, offset);
-    best = best < other ? other : best;
-  }
-  if (threadIdx.x % 32 == 0) shared.list[threadIdx.x / 32] = best;
+__device__ ChunkBest TakeFirst(ChunkShared& shared, int first, int count, float thread_max) {
+  if (threadIdx.x == 0) shared.count = kRowChunk;
+  const float max = BlockMax(thread_max, shared.floats);
+  if (max == -INFINITY) return {0, 0, 0};
+  if (thread_max == max)
+    ForEach(shared.x, count, [&](float x, int i) {
+      if (x == max) atomicMin(&shared.count, i);
+    });
   __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < kThreads / 32; ++w)
-      if (shared.list[0] < shared.list[w]) shared.list[0] = shared.list[w];
-    shared.count = shared.list[0] >> 32 > kMaskedKey;
-  }
+  if (threadIdx.x == 0) shared.list[0] = Candidate(OrderKey(max), first + shared.count);
   __syncthreads();
-  return {shared.count, 0, 0};
+  return {1, 0, 0};
 }
 
 __device__ void Score(const RowSamplingParams& p, ChunkShared& shared, int first, int count,
-                      int64_t item, ChunkSummary& summary) {
-  const float mine = ThreadMax(shared, count);
+                      int64_t item, float mine, ChunkSummary& summary) {
   const float max = BlockMax(mine, shared.floats);
   double sum = 0;
   ForEach(shared.x, count,
           [&](float x, int) { sum += exp(static_cast<double>(x) - static_cast<double>(max)); });
+  sum = BlockSum(sum, shared.sums);
+  const ChunkBest best = Best(shared, first, count, mine);
+  StoreList(shared, best.count, p.raw_best + item * kMaxChunkBest);
+  if (threadIdx.x != 0) return;
   summary.raw_max = max;
-  summary.raw_sum = BlockSum(sum, shared.sums);
-  summary.raw_best = Best(shared, first, count, mine);
-  StoreList(shared, summary.raw_best.count, p.raw_best + item * kMaxChunkBest);
+  summary.raw_sum = sum;
+  summary.raw_best = best;
 }
 
+// mine: the largest raw logit of the thread's own.
 __device__ void Keep(const RowSamplingParams& p, const RowTask& task, ChunkShared& shared,
-                     int first, int count, int64_t item, ChunkSummary& summary) {
-  FilterPiece(p, task, first, count, shared.x);
-  if (IsGreedy(task)) {
-    summary.best = TakeFirst(shared, first, count);
-  } else {
-    ScalePiece(task.temperature, count, shared.x);
-    const float mine = ThreadMax(shared, count);
-    summary.best = Best(shared, first, count, mine);
-    if (IsOpen(task)) {
-      summary.max = BlockMax(mine, shared.floats);
-      double sum = 0;
-      if (summary.max > -INFINITY)
-        ForEach(shared.x, count, [&](float x, int) { sum += expf(x - summary.max); });
-      summary.sum = BlockSum(sum, shared.sums);
-    }
+                     int first, int count, int64_t item, float mine, ChunkSummary& summary) {
+  const float temperature = IsGreedy(task) ? 1.0f : task.temperature;
+  if (HasFilters(task) || temperature != 1.0f) {
+    FilterPiece(p, task, first, count, shared.x);
+    ScalePiece(temperature, count, shared.x);
+    mine = ThreadMax(shared, count);
   }
-  StoreList(shared, summary.best.count, p.best + item * kMaxChunkBest);
+  if (IsOpen(task)) {
+    const float max = BlockMax(mine, shared.floats);
+    float sum = 0;
+    if (max > -INFINITY) ForEach(shared.x, count, [&](float x, int) { sum += expf(x - max); });
+    const double total = BlockSum(static_cast<double>(sum), shared.sums);
+    if (threadIdx.x == 0) summary.max = max, summary.sum = total;
+  }
+  const ChunkBest best =
+      IsGreedy(task) ? TakeFirst(shared, first, count, mine) : Best(shared, first, count, mine);
+  StoreList(shared, best.count, p.best + item * kMaxChunkBest);
+  if (threadIdx.x == 0) summary.best = best;
 }
 
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
@@ -156,19 +157,25 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   auto& shared = *reinterpret_cast<ChunkShared*>(dynamic_shared);
   GridDependencyLaunch();
   GridDependencyWait();
-  const RowTask task = p.tasks[blockIdx.y];
+  const RowTask& task = p.tasks[blockIdx.y];
   const int first = static_cast<int>(blockIdx.x) * kRowChunk,
             count = min(kRowChunk, p.vocab - first);
   const int64_t item = int64_t{blockIdx.y} * kMaxRowChunks + blockIdx.x;
   LoadPiece(p, task, first, count, shared.x, &shared.barrier);
-  bool is_finite = true;
-  ForEach(shared.x, count,
-          [&](float x, int) { is_finite &= (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u; });
-  ChunkSummary summary = {};
-  summary.is_finite = __syncthreads_and(is_finite);
-  if (summary.is_finite && task.scores) Score(p, shared, first, count, item, summary);
-  if (summary.is_finite && task.draws) Keep(p, task, shared, first, count, item, summary);
-  if (threadIdx.x == 0) p.chunks[item] = summary;
+  float zero = 0, mine = -INFINITY;  // x * 0 is NaN for what is not finite
+  ForEach(shared.x, count, [&](float x, int) {
+    zero = fmaf(x, 0.0f, zero);
+    mine = fmaxf(mine, x);
+  });
+  const bool is_finite = __syncthreads_and(zero == 0);
+  ChunkSummary& summary = p.chunks[item];
+  if (threadIdx.x == 0) {
+    summary = {};
+    summary.is_finite = is_finite;
+  }
+  if (!is_finite) return;
+  if (task.scores) Score(p, shared, first, count, item, mine, summary);
+  if (task.draws) Keep(p, task, shared, first, count, item, mine, summary);
 }
 
 }  // namespace

@@ -13,22 +13,55 @@ struct DrawShared {
   uint64_t list[kMaxListed];
   double prefix[kMaxListed];
   double partial[kThreads / 32];
+  uint32_t keys[kMaxRowChunks];
   int count;
 };
 
 static_assert(kThreads / 32 == kMaxRowChunks, "a warp a chunk");
 
-// The row's listed candidates that reach `least`, best first; returns how many.
-__device__ int Gather(DrawShared& shared, const RowSamplingParams& p, const ChunkSummary* chunks,
-                      ChunkBest ChunkSummary::* best, const uint64_t* lists, uint32_t least) {
-  if (threadIdx.x == 0) shared.count = 0;
-  __syncthreads();
-  const int chunk = static_cast<int>(threadIdx.x) / 32;
-  const int listed = chunk * kRowChunk < p.vocab ? (chunks[chunk].*best).count : 0;
-  for (int i = static_cast<int>(threadIdx.x) % 32; i < listed; i += 32) {
-    const uint64_t candidate = lists[chunk * kMaxChunkBest + i];
-    if (candidate >> 32 >= least) shared.list[atomicAdd(&shared.count, 1)] = candidate;
+constexpr int kPerLane = kMaxChunkBest / 32;
+
+// The n-th largest of the lanes' keys.
+__device__ uint32_t NthOfWarp(uint32_t key, int n) {
+  for (int i = 1; i < n; ++i) {
+    const uint32_t largest = __reduce_max_sync(kFullWarp, key);
+    const unsigned holders = __ballot_sync(kFullWarp, key == largest);
+    if (static_cast<int>(threadIdx.x) % 32 == __ffs(static_cast<int>(holders)) - 1) key = 0;
   }
+  return __reduce_max_sync(kFullWarp, key);
+}
+
+// The row's listed candidates that reach `least`, best first; returns how many. with_best: the best
+// 64 are enough.
+__device__ int Gather(DrawShared& shared, const RowSamplingParams& p, const ChunkSummary* chunks,
+                      ChunkBest ChunkSummary::* best, const uint64_t* lists, uint32_t least,
+                      bool with_best) {
+  if (threadIdx.x == 0) shared.count = 0;
+  const int chunk = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int num_chunks = (p.vocab + kRowChunk - 1) / kRowChunk;
+  const int listed = chunk < num_chunks ? (chunks[chunk].*best).count : 0;
+  uint64_t mine[kPerLane];
+  uint32_t lane_best = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int place = i * 32 + lane;
+    mine[i] = place < listed ? lists[chunk * kMaxChunkBest + place] : 0;
+    lane_best = max(lane_best, static_cast<uint32_t>(mine[i] >> 32));
+  }
+  // If each of n chunks has 64 / n candidates that reach a key, 64 reach it.
+  if (with_best && num_chunks >= kMaxRowChunks / 2) {
+    const int share = (kMaxExactTopK + num_chunks - 1) / num_chunks;
+    const uint32_t key = NthOfWarp(lane_best, share);
+    if (lane == 0) shared.keys[chunk] = key;
+    __syncthreads();
+    uint32_t lowest = shared.keys[0];
+    for (int c = 1; c < num_chunks; ++c) lowest = min(lowest, shared.keys[c]);
+    least = max(least, lowest);
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i)
+    if (mine[i] != 0 && mine[i] >> 32 >= least) shared.list[atomicAdd(&shared.count, 1)] = mine[i];
   __syncthreads();
   const int count = shared.count;
   SortCandidates(shared.list, count);
@@ -57,11 +90,11 @@ __device__ RowSummary Summarize(const RowSamplingParams& p, const ChunkSummary* 
 
 // Of the filtered row: of all its candidates, listed or not.
 __device__ double TotalWeight(const RowSamplingParams& p, const ChunkSummary* chunks, float max) {
-  double total = 0;
-  for (int c = 0; c * kRowChunk < p.vocab; ++c)
-    if (chunks[c].sum > 0)
-      total += chunks[c].sum * exp(static_cast<double>(chunks[c].max) - static_cast<double>(max));
-  return total;
+  const int c = static_cast<int>(threadIdx.x) % 32;
+  double mine = 0;
+  if (c < kMaxRowChunks && c * kRowChunk < p.vocab && chunks[c].sum > 0)
+    mine = chunks[c].sum * exp(static_cast<double>(chunks[c].max) - static_cast<double>(max));
+  return WarpSum(mine);
 }
 
 // The draw from the best `count`, sorted, with their prefix sums; `all`: there are no others.
@@ -116,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
     const bool is_open = IsOpen(task);
     int count = Gather(shared, p, chunks, &ChunkSummary::best,
                        p.best + int64_t{blockIdx.x} * kMaxRowChunks * kMaxChunkBest,
-                       is_open ? row.complete : row.enough);
+                       is_open ? row.complete : row.enough, !is_open);
     const bool all = !is_open || row.complete == 0;
     if (!IsGreedy(task) && all && task.top_k > 0) count = min(count, task.top_k);
     if (IsGreedy(task) || count == 0) {
@@ -128,8 +161,8 @@ __global__ void __launch_bounds__(kThreads)
     } else {
       const float max = LogitOf(shared.list[0]);
       SumWeights(shared.list, count, max, shared.prefix, shared.partial);
-      if (threadIdx.x == 0)
-        token = Draw(shared, task, count, all, is_open && !all ? TotalWeight(p, chunks, max) : 0);
+      const double total = all ? 0 : TotalWeight(p, chunks, max);
+      if (threadIdx.x == 0) token = Draw(shared, task, count, all, total);
     }
   }
   if (threadIdx.x != 0) return;
@@ -144,7 +177,8 @@ __global__ void __launch_bounds__(kThreads)
   GridDependencyLaunch();
   GridDependencyWait();
   const RowTask task = p.tasks[blockIdx.x];
-  RowResult& result = p.results[blockIdx.x];
+  const RowResult& result = p.results[blockIdx.x];
+  RowScores& scores = p.scores[blockIdx.x];
   const int token = task.draws ? result.token : task.token;
   if (!task.scores || !result.is_finite || token < 0) return;
   const ChunkSummary* chunks = p.chunks + int64_t{blockIdx.x} * kMaxRowChunks;
@@ -160,18 +194,18 @@ __global__ void __launch_bounds__(kThreads)
     return static_cast<float>(static_cast<double>(logits[id]) - log_sum);
   };
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0) result.logprob = logprob(token);
+  if (thread == 0) scores.logprob = logprob(token);
   for (int i = task.asked.begin + thread; i < task.asked.end; i += kThreads)
     p.asked_logprobs[i] = logprob(p.asked[i]);
   if (task.num_top == 0) return;
   const RowSummary row = Summarize(p, chunks, &ChunkSummary::raw_best);
   const int count =
       Gather(shared, p, chunks, &ChunkSummary::raw_best,
-             p.raw_best + int64_t{blockIdx.x} * kMaxRowChunks * kMaxChunkBest, row.enough);
+             p.raw_best + int64_t{blockIdx.x} * kMaxRowChunks * kMaxChunkBest, row.enough, true);
   if (thread >= min(task.num_top, count)) return;
   const int id = IdOf(shared.list[thread]);
-  result.top_ids[thread] = id;
-  result.top_logprobs[thread] = logprob(id);
+  scores.top_ids[thread] = id;
+  scores.top_logprobs[thread] = logprob(id);
 }
 
 }  // namespace

@@ -52,6 +52,9 @@ struct RowTask {
 struct RowResult {
   int32_t token;      // -1: the masks leave none, or none was to be drawn
   int32_t is_finite;  // if not, nothing else counts
+};
+// Of a row that is scored; written as far as num_top goes.
+struct RowScores {
   float logprob;
   int32_t top_ids[kMaxTopLogprobs];
   float top_logprobs[kMaxTopLogprobs];
@@ -85,7 +88,8 @@ struct RowSamplingParams {
   ChunkSummary* chunks = nullptr;  // [tasks,kMaxRowChunks]
   uint64_t* best = nullptr;        // [tasks,kMaxRowChunks,kMaxChunkBest]
   uint64_t* raw_best = nullptr;    // likewise, of rows that are scored
-  RowResult* results = nullptr;
+  RowResult* results = nullptr;    // [tasks]
+  RowScores* scores = nullptr;     // likewise
   float* asked_logprobs = nullptr;
 };
 

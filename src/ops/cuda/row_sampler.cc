@@ -40,10 +40,10 @@ bool EndsWith(std::span<const int32_t> history, std::span<const int32_t> tail) {
 }  // namespace
 
 CudaRowSampler::CudaRowSampler(CudaDevice& device, int vocab_size, int max_rows)
-    : device_(device), vocab_size_(vocab_size), max_rows_(max_rows), seen_() {
+    : device_(device), vocab_size_(vocab_size), max_rows_(max_rows) {
   constexpr int64_t kChunks = kernels::kMaxRowChunks, kBest = kernels::kMaxChunkBest;
   const int64_t rows = max_rows, vocab = vocab_size;
-  seen_.resize(static_cast<size_t>(vocab));
+  seen_.resize(static_cast<size_t>(vocab_size));
   const int64_t list_bytes =
       kListBytes + kQueryBytes + vocab * static_cast<int64_t>(sizeof(kernels::IdCount));
   upload_ =
@@ -52,8 +52,10 @@ CudaRowSampler::CudaRowSampler(CudaDevice& device, int vocab_size, int max_rows)
                  Aligned(rows * kChunks * static_cast<int64_t>(sizeof(kernels::ChunkSummary))),
              best_bytes = rows * kChunks * kBest * static_cast<int64_t>(sizeof(uint64_t));
   scratch_ = DeviceMemory(device, summary_bytes + 2 * best_bytes);
-  const auto result_bytes = rows * static_cast<int64_t>(sizeof(kernels::RowResult));
-  results_ = DeviceMemory(device, result_bytes + list_bytes);
+  // Results, scores, log probabilities that were asked for.
+  const int64_t result_bytes = rows * static_cast<int64_t>(sizeof(kernels::RowResult));
+  results_ = DeviceMemory(
+      device, result_bytes + rows * static_cast<int64_t>(sizeof(kernels::RowScores)) + list_bytes);
   char* scratch = static_cast<char*>(scratch_.data());
   params_.vocab = vocab_size;
   params_.chunks = reinterpret_cast<kernels::ChunkSummary*>(scratch);
@@ -101,7 +103,8 @@ size_t CudaRowSampler::Upload(std::span<const RowQuery> queries) {
         bytes_.size(), upload_.bytes());
   device_.CopyIn(upload_.data(), bytes_.data(), static_cast<int64_t>(bytes_.size()));
   params_.num_tasks = static_cast<int>(count);
-  params_.asked_logprobs = reinterpret_cast<float*>(params_.results + count);
+  params_.scores = reinterpret_cast<kernels::RowScores*>(params_.results + count);
+  params_.asked_logprobs = reinterpret_cast<float*>(params_.scores + count);
   return count;
 }
 
@@ -109,7 +112,17 @@ void CudaRowSampler::Launch(Tensor logits) {
   CHECK(logits.cols() == vocab_size_, "{} logits, vocabulary {}", logits.cols(), vocab_size_);
   params_.logits = logits.f32();
   params_.logits_stride = logits.row_stride;
+  if (work_.scores) device_.Fill(results_.data(), 0, ResultBytes());
   kernels::LaunchRowSampling(params_, work_, device_.stream());
+}
+
+// Of what the kernels write for the uploaded tasks, scores only if they are wanted.
+int64_t CudaRowSampler::ResultBytes() const {
+  const size_t count = lists_.tasks.size();
+  size_t bytes = count * sizeof(kernels::RowResult);
+  if (work_.scores)
+    bytes += count * sizeof(kernels::RowScores) + lists_.asked.size() * sizeof(float);
+  return static_cast<int64_t>(bytes);
 }
 
 int64_t CudaRowSampler::UploadBytes() const {
@@ -216,11 +229,11 @@ kernels::IdRange CudaRowSampler::AddCounts(const SamplingRow& row) {
 }
 
 void CudaRowSampler::Download(std::span<const RowQuery> queries, std::span<RowAnswer> answers) {
-  const size_t result_bytes = queries.size() * sizeof(kernels::RowResult);
-  bytes_.resize(result_bytes + lists_.asked.size() * sizeof(float));
-  device_.CopyOut(bytes_.data(), results_.data(), static_cast<int64_t>(bytes_.size()));
+  bytes_.resize(static_cast<size_t>(ResultBytes()));
+  device_.CopyOut(bytes_.data(), results_.data(), ResultBytes());
   const auto* results = reinterpret_cast<const kernels::RowResult*>(bytes_.data());
-  const auto* asked = reinterpret_cast<const float*>(bytes_.data() + result_bytes);
+  const auto* scores = reinterpret_cast<const kernels::RowScores*>(results + queries.size());
+  const auto* asked = reinterpret_cast<const float*>(scores + queries.size());
   for (size_t i = 0; i < queries.size(); ++i) {
     const RowQuery& query = queries[i];
     const kernels::RowTask& task = lists_.tasks[i];
@@ -231,9 +244,9 @@ void CudaRowSampler::Download(std::span<const RowQuery> queries, std::span<RowAn
     if (!query.wants_logprobs || (query.draws && !answers[i].token)) continue;
     TokenLogprobs& logprobs = answers[i].logprobs.emplace();
     logprobs.token = query.draws ? result.token : query.token;
-    logprobs.logprob = result.logprob;
+    logprobs.logprob = scores[i].logprob;
     for (int n = 0; n < task.num_top; ++n)
-      logprobs.top.emplace_back(result.top_ids[n], result.top_logprobs[n]);
+      logprobs.top.emplace_back(scores[i].top_ids[n], scores[i].top_logprobs[n]);
     for (size_t n = 0; n < query.asked.size(); ++n)
       logprobs.asked.emplace_back(query.asked[n], asked[static_cast<size_t>(task.asked.begin) + n]);
   }

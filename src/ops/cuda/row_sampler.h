@@ -39,6 +39,7 @@ class CudaRowSampler : public RowSampler {
   kernels::IdRange AddBiases(const SamplingRow& row);
   kernels::IdRange AddCounts(const SamplingRow& row);
   int64_t UploadBytes() const;
+  int64_t ResultBytes() const;
   void Download(std::span<const RowQuery> queries, std::span<RowAnswer> answers);
 
   CudaDevice& device_;
