@@ -114,9 +114,11 @@ cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
 	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver; \
 	else echo "no /usr/local/cuda/bin/nvcc: preset cuda is not compiled"; fi
 
-gpu-bundle: cuda  ## program, op driver and their shared libraries in build/bundle, for a machine with a GPU
-	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver
+gpu-bundle: cuda  ## program, drivers, their shared libraries and models in build/bundle, for a machine with a GPU
+	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver build/cuda/tests/gpu/model_driver
 	@cp tests/gpu/run.sh build/bundle/
+	@cp -r models build/bundle/
+	@cp -r tests/data/configs build/bundle/
 
 clean:
 	@rm -rf $(BUILD)

@@ -88,8 +88,6 @@ const std::vector<Row>& Table() {
       {"--enable-deterministic-inference", kS, kFixed, 0, {""}},
       {"--batch-invariant", kBoth, kFixed, 0, {""}},
       {"--deterministic", kBoth, kFixed, 0, {""}},
-      {"--backend", kBoth, kFixed, 1, {"auto", "cpu"}},
-      {"--device", kBoth, kFixed, 1, {"auto", "cpu"}},
       // Drafts.
       {"--speculative-config", kV, kIgnore, 1},
       {"--speculative-algorithm", kS, kIgnore, 1},

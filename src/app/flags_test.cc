@@ -59,7 +59,7 @@ TEST(Flags, PartsBecomeObjects) {
 TEST(Flags, WhatCannotBeSwitchedOffIsRefused) {
   EXPECT_EQ(ErrorOf({"--no-enable-chunked-prefill"}),
             "--no-enable-chunked-prefill is not built yet");
-  EXPECT_EQ(ErrorOf({"--device", "cuda"}), "--device cuda is not built yet; auto, cpu are");
+  EXPECT_EQ(ErrorOf({"--kv-cache-dtype", "fp8"}), "--kv-cache-dtype fp8 is not built yet; auto is");
 }
 
 TEST(Flags, NamesTheNearestOfAnUnknownFlag) {

@@ -148,7 +148,7 @@ Result<CheckCounts> GoldenCheck::Run(const Goldens& goldens) {
   if (chunk_ <= 0) chunk_ = static_cast<int>(std::min<int64_t>(longest_prompt, 1024));
   session_ = std::make_unique<SoloSession>(
       target_, drafter_, ops_,
-      SoloSession::Options{static_cast<int>(longest), chunk_, true, DType::kF32});
+      SoloSession::Options{static_cast<int>(longest), chunk_, true, ops_.dtype()});
   for (const TextEntry& entry : entries) {
     std::vector<float> last_hidden;
     CheckText(entry, last_hidden);

@@ -41,16 +41,17 @@ Goldens ReadGoldens(const Safetensors& file) {
 namespace {
 
 struct VerifyFlags {
-  std::string model, draft_model, goldens, backend = "cpu";
+  std::string model, draft_model, goldens;
+  BackendKind backend = BackendKind::kCpu;
   int chunk = 0, num_threads = 0;
   double max_abs = 1e-3;
 };
 
 int RunVerify(const VerifyFlags& flags) {
-  if (flags.backend != "cpu")
-    throw StartupError(
-        fmt::format("--backend {}: this build has the CPU backend only", flags.backend));
-  const std::unique_ptr<Checkpoint> target = OrThrow(LoadCheckpoint(flags.model, {}));
+  LoadOptions load;
+  load.ops = OpenGpuOps(flags.backend);
+  const std::shared_ptr<Ops> ops = load.ops != nullptr ? load.ops : MakeCpuOps(flags.num_threads);
+  const std::unique_ptr<Checkpoint> target = OrThrow(LoadCheckpoint(flags.model, load));
   if (target->config.is_drafter)
     throw StartupError(
         "--model is an assistant; give the target here and the assistant as --draft-model");
@@ -61,11 +62,10 @@ int RunVerify(const VerifyFlags& flags) {
     draft_dir = FindDrafter(flags.model, target->config).dir;
   std::unique_ptr<Checkpoint> drafter;
   if (draft_dir) {
-    drafter = OrThrow(LoadCheckpoint(*draft_dir, {}));
+    drafter = OrThrow(LoadCheckpoint(*draft_dir, load));
     OrThrow(CheckDrafterFits(target->config, drafter->config));
   }
   const Safetensors file = OrThrow(Safetensors::Open(flags.goldens));
-  const std::unique_ptr<Ops> ops = MakeCpuOps(flags.num_threads);
   GoldenCheck check(*target, drafter.get(), *ops, flags.chunk, flags.max_abs,
                     [](const std::string& line) { fmt::print("{}\n", line); });
   const CheckCounts counts = OrThrow(check.Run(ReadGoldens(file)));
@@ -79,7 +79,7 @@ std::function<int()> SetUpVerify(CLI::App& app) {
   app.add_option("--draft-model,--speculative-draft-model-path", flags->draft_model,
                  "assistant folder (default: MODEL-assistant if it exists)");
   app.add_option("--goldens", flags->goldens, "safetensors file of expected values")->required();
-  app.add_option("--backend,--device", flags->backend, "cpu")->capture_default_str();
+  AddBackendFlag(app, flags->backend);
   app.add_option("--chunk", flags->chunk, "prompt tokens a step (0: all at once)")
       ->check(CLI::Range(0, 65536));
   app.add_option("--max-abs", flags->max_abs, "largest allowed difference")

@@ -1,6 +1,9 @@
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include "base/result.h"
 #include "device/device.h"
@@ -17,9 +20,28 @@ class CpuGraph : public Graph {
   std::function<void()> work_;
 };
 
+class CpuCopyQueue : public CopyQueue {
+ public:
+  void CopyIn(void* to, const void* from, int64_t bytes) override {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
+};
+
 class CpuDevice : public Device {
  public:
   const std::string& name() const override { return name_; }
+  bool is_host() const override { return true; }
+  int64_t total_bytes() const override {
+    return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
+  }
+  int64_t free_bytes() const override {
+    std::ifstream file("/proc/meminfo");
+    std::string key, unit;
+    int64_t kib = 0;
+    while (file >> key >> kib && std::getline(file, unit))
+      if (key == "MemAvailable:") return kib * 1024;
+    throw StartupError("cannot read MemAvailable of /proc/meminfo");
+  }
   void* Allocate(int64_t bytes) override {
     constexpr int64_t kAlignment = 256;
     void* data = std::aligned_alloc(
@@ -39,6 +61,12 @@ class CpuDevice : public Device {
     std::memset(to, byte, static_cast<size_t>(bytes));
   }
   void Synchronize() override {}
+  void* AllocateHost(int64_t bytes) override { return Allocate(bytes); }
+  void FreeHost(void* data) override { Free(data); }
+  std::unique_ptr<CopyQueue> MakeCopyQueue() override { return std::make_unique<CpuCopyQueue>(); }
+  void QueueCopyIn(void* to, const void* from, int64_t bytes) override { CopyIn(to, from, bytes); }
+  uint64_t Mark() override { return 0; }
+  void WaitFor(uint64_t) override {}
   std::unique_ptr<Graph> Capture(const std::function<void()>& work) override {
     return std::make_unique<CpuGraph>(work);
   }
@@ -55,6 +83,9 @@ class CpuDevice : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> MakeCpuDevice() { return std::make_unique<CpuDevice>(); }
+Device& HostDevice() {
+  static CpuDevice device;
+  return device;
+}
 
 }  // namespace lapidary

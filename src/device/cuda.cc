@@ -2,6 +2,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+
 #include "base/result.h"
 
 namespace lapidary {
@@ -29,6 +31,25 @@ class CudaGraph : public Graph {
   cudaGraphExec_t executable_ = nullptr;
 };
 
+class CudaCopyQueue : public CopyQueue {
+ public:
+  CudaCopyQueue() {
+    CheckCuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  }
+  ~CudaCopyQueue() override { cudaStreamDestroy(stream_); }
+  CudaCopyQueue(const CudaCopyQueue&) = delete;
+  CudaCopyQueue& operator=(const CudaCopyQueue&) = delete;
+  void CopyIn(void* to, const void* from, int64_t bytes) override {
+    CheckCuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+        "copy to the device");
+    CheckCuda(cudaStreamSynchronize(stream_), "copy to the device");
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
 class OpenedCudaDevice : public CudaDevice {
  public:
   OpenedCudaDevice(int ordinal, const cudaDeviceProp& properties) : name_(properties.name) {
@@ -36,16 +57,22 @@ class OpenedCudaDevice : public CudaDevice {
     CheckCuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     CheckCuda(cudaEventCreate(&start_), "cudaEventCreate");
     CheckCuda(cudaEventCreate(&stop_), "cudaEventCreate");
+    for (cudaEvent_t& mark : marks_)
+      CheckCuda(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "cudaEventCreate");
   }
   ~OpenedCudaDevice() override {
     cudaEventDestroy(start_);
     cudaEventDestroy(stop_);
+    for (const cudaEvent_t mark : marks_) cudaEventDestroy(mark);
     cudaStreamDestroy(stream_);
   }
   OpenedCudaDevice(const OpenedCudaDevice&) = delete;
   OpenedCudaDevice& operator=(const OpenedCudaDevice&) = delete;
 
   const std::string& name() const override { return name_; }
+  bool is_host() const override { return false; }
+  int64_t total_bytes() const override { return Memory().second; }
+  int64_t free_bytes() const override { return Memory().first; }
   CUstream_st* stream() const override { return stream_; }
 
   void* Allocate(int64_t bytes) override {
@@ -68,7 +95,7 @@ class OpenedCudaDevice : public CudaDevice {
     Synchronize();
   }
   void CopyOut(void* to, const void* from, int64_t bytes) override {
-    CheckCuda(
+    CheckQueue(
         cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
         "copy from the device");
     Synchronize();
@@ -76,7 +103,33 @@ class OpenedCudaDevice : public CudaDevice {
   void Fill(void* to, int byte, int64_t bytes) override {
     CheckCuda(cudaMemsetAsync(to, byte, static_cast<size_t>(bytes), stream_), "cudaMemset");
   }
-  void Synchronize() override { CheckCuda(cudaStreamSynchronize(stream_), "synchronize"); }
+  void Synchronize() override { CheckQueue(cudaStreamSynchronize(stream_), "synchronize"); }
+
+  void* AllocateHost(int64_t bytes) override {
+    void* data = nullptr;
+    const cudaError_t error =
+        cudaHostAlloc(&data, static_cast<size_t>(bytes > 0 ? bytes : 1), cudaHostAllocDefault);
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw StartupError(fmt::format("cannot pin {} bytes of host memory", bytes));
+    }
+    CheckCuda(error, "cudaHostAlloc");
+    return data;
+  }
+  void FreeHost(void* data) override { CheckCuda(cudaFreeHost(data), "cudaFreeHost"); }
+  std::unique_ptr<CopyQueue> MakeCopyQueue() override { return std::make_unique<CudaCopyQueue>(); }
+  void QueueCopyIn(void* to, const void* from, int64_t bytes) override {
+    CheckCuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+        "copy to the device");
+  }
+  uint64_t Mark() override {
+    CheckCuda(cudaEventRecord(marks_[++newest_mark_ % marks_.size()], stream_), "cudaEventRecord");
+    return newest_mark_;
+  }
+  void WaitFor(uint64_t mark) override {
+    CheckQueue(cudaEventSynchronize(marks_[mark % marks_.size()]), "wait");
+  }
 
   std::unique_ptr<Graph> Capture(const std::function<void()>& work) override {
     cudaGraph_t graph = nullptr;
@@ -96,9 +149,22 @@ class OpenedCudaDevice : public CudaDevice {
   }
 
  private:
+  // An error of queued work shows itself at a later call: the step is named by its mark.
+  void CheckQueue(cudaError_t error, const char* what) const {
+    CHECK(error == cudaSuccess, "{} behind mark {}: {}", what, newest_mark_,
+          cudaGetErrorString(error));
+  }
+  static std::pair<int64_t, int64_t> Memory() {  // free, all
+    size_t free = 0, total = 0;
+    CheckCuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
+  }
+
   std::string name_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t start_ = nullptr, stop_ = nullptr;
+  std::array<cudaEvent_t, 64> marks_{};
+  uint64_t newest_mark_ = 0;
 };
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <fstream>
 #include <string>
 #include <utility>
 
@@ -10,15 +9,6 @@
 
 namespace lapidary {
 namespace {
-
-int64_t AvailableBytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string name, unit;
-  int64_t kib = 0;
-  while (file >> name >> kib && std::getline(file, unit))
-    if (name == "MemAvailable:") return kib * 1024;
-  return int64_t{1} << 30;
-}
 
 void CheckOptions(const EngineOptions& options, const ModelConfig& config) {
   const auto in_vocabulary = [&](int32_t id) { return id >= 0 && id < config.vocab_size; };
@@ -58,7 +48,9 @@ int LongestContext(const KvFormula& formula, int64_t num_slabs, int limit) {
   return low;
 }
 
-LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bool has_drafter) {
+// All but the KV cache; the context is the one that was asked for.
+LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bool has_drafter,
+                     DType dtype) {
   LoopOptions loop;
   loop.vocab_size = config.vocab_size;
   loop.max_queued_requests = options.max_queued_requests;
@@ -76,40 +68,79 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bo
         options.num_draft_tokens > 0 ? options.num_draft_tokens : kDefaultDrafts;
   loop.drafts.adaptive = options.num_draft_tokens < 0;
   loop.drafts.position = options.draft_position;
-  loop.layout = KvLayout::Make(KvShapes(config), config.window, DType::kF32);
+  loop.layout = KvLayout::Make(KvShapes(config), config.window, dtype);
   loop.end_ids = options.end_ids;
   if (loop.end_ids.empty()) loop.end_ids.assign(config.eos_ids.begin(), config.eos_ids.end());
+  loop.limits.max_length = options.max_model_len > 0 ? options.max_model_len : config.max_position;
+  return loop;
+}
 
+// The slabs that `bytes` hold, as far as running requests can fill them, and the context.
+void PlanKv(const EngineOptions& options, int64_t bytes, LoopOptions& loop) {
   const KvFormula formula(loop.layout, loop.limits.max_drafts);
-  const int wanted = options.max_model_len > 0 ? options.max_model_len : config.max_position;
+  const int wanted = loop.limits.max_length;
   const int64_t most = formula.SlabsFor(wanted) * options.max_running_requests;
-  const int64_t bytes =
-      options.kv_bytes > 0
-          ? static_cast<int64_t>(std::min<uint64_t>(options.kv_bytes, uint64_t{1} << 60))
-          : AvailableBytes() / 4;
   const int64_t slabs = std::min({bytes / loop.layout.slab_bytes, most, int64_t{1} << 24});
-  loop.limits.max_length =
-      options.max_model_len > 0 ? wanted : LongestContext(formula, slabs, wanted);
+  if (options.max_model_len == 0) loop.limits.max_length = LongestContext(formula, slabs, wanted);
   if (loop.limits.max_length < 2 || formula.SlabsFor(loop.limits.max_length) > slabs)
     throw StartupError(fmt::format(
         "a context of {} tokens needs {} bytes of KV cache, {} are to be had; use a shorter "
         "--max-model-len or more KV cache",
         wanted, formula.SlabsFor(wanted) * loop.layout.slab_bytes, bytes));
   loop.num_slabs = static_cast<int32_t>(slabs + 1);
-  return loop;
 }
 
 StepModelOptions PlanModel(const EngineOptions& options, const LoopOptions& loop) {
   StepModelOptions model;
   model.layout = loop.layout;
-  model.num_slabs = loop.num_slabs;
-  model.max_draft_sequences = loop.limits.max_running;
+  model.max_running = loop.limits.max_running;
+  model.max_drafts = loop.limits.max_drafts;
+  model.table_cells = Scheduler::TableCells(loop.limits);
   model.limits.max_rows = Scheduler::MaxRows(loop.limits);
   model.limits.max_output_rows = Scheduler::MaxOutputRows(loop.limits);
   model.limits.max_scratch_pages = Scheduler::MaxScratchPages(loop.layout, loop.limits);
+  model.limits.activations = loop.layout.dtype;
   model.limits.fast_prefill = options.fast_prefill;
   model.limits.checks_tables = options.debug_kv_bounds;
   model.num_threads = options.num_threads;
+  return model;
+}
+
+// A GPU verifies all drafts of all sequences, up to the rows that decode attention takes.
+int MaxDraftRows(const SchedulerLimits& limits) {
+  constexpr int kMaxDecodeRows = 1024;
+  if (limits.max_running > kMaxDecodeRows)
+    throw StartupError(fmt::format("--max-num-seqs {}: a GPU decodes up to {} sequences a step",
+                                   limits.max_running, kMaxDecodeRows));
+  return std::min(limits.max_running * limits.max_drafts, kMaxDecodeRows - limits.max_running);
+}
+
+uint64_t BytesOr(uint64_t asked, int64_t otherwise) {
+  return asked > 0 ? std::min<uint64_t>(asked, uint64_t{1} << 60)
+                   : static_cast<uint64_t>(std::max<int64_t>(otherwise, 0));
+}
+
+// On a CPU memory is planned first. On a GPU a model with the smallest cache runs once: what it
+// leaves is there for the cache.
+std::unique_ptr<Gemma4StepModel> StartModel(std::unique_ptr<Checkpoint> target,
+                                            std::unique_ptr<Checkpoint> drafter,
+                                            const EngineOptions& options, LoopOptions& loop) {
+  const bool on_gpu = target->ops != nullptr && !target->ops->device().is_host();
+  if (!on_gpu)
+    PlanKv(options, static_cast<int64_t>(BytesOr(options.kv_bytes, HostDevice().free_bytes() / 4)),
+           loop);
+  StepModelOptions plan = PlanModel(options, loop);
+  plan.num_slabs = loop.num_slabs;
+  if (!on_gpu)
+    return std::make_unique<Gemma4StepModel>(std::move(target), std::move(drafter), plan);
+  plan.num_slabs = Gemma4StepModel::kWarmUpSlabs;
+  auto model = std::make_unique<Gemma4StepModel>(std::move(target), std::move(drafter), plan);
+  const int64_t left = model->WarmUp();
+  PlanKv(options, static_cast<int64_t>(std::min(BytesOr(options.kv_bytes, left), BytesOr(0, left))),
+         loop);
+  plan.num_slabs = loop.num_slabs;
+  plan.table_cells = Scheduler::TableCells(loop.limits);
+  model->Restart(plan);
   return model;
 }
 
@@ -118,28 +149,36 @@ StepModelOptions PlanModel(const EngineOptions& options, const LoopOptions& loop
 class Engine::Impl {
  public:
   Impl(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
-       const EngineOptions& options)
+       EngineOptions options)
       : config_(target->config) {
+    const bool is_cpu = target->ops == nullptr || target->ops->device().is_host();
+    if (options.chunk_tokens == 0) options.chunk_tokens = DefaultChunkTokens(config_, is_cpu);
     CheckOptions(options, config_);
     if (drafter != nullptr)
       if (const Status fits = CheckDrafterFits(config_, drafter->config); !fits.ok())
         throw StartupError(fits.error().message);
-    const LoopOptions plan = PlanLoop(options, config_, drafter != nullptr);
+    LoopOptions plan =
+        PlanLoop(options, config_, drafter != nullptr, is_cpu ? DType::kF32 : target->ops->dtype());
     if (plan.limits.max_drafts == 0) drafter.reset();
+    if (!is_cpu) plan.limits.max_draft_rows = MaxDraftRows(plan.limits);
+    auto model = StartModel(std::move(target), std::move(drafter), options, plan);
     max_model_len_ = plan.limits.max_length;
     const RankOptions rank{plan.limits.max_running, Scheduler::TableCells(plan.limits),
                            options.suppress_ids};
-    loop_ = std::make_unique<EngineLoop>(
-        std::make_unique<Rank>(std::make_unique<Gemma4StepModel>(
-                                   std::move(target), std::move(drafter), PlanModel(options, plan)),
-                               rank),
-        plan);
+    loop_ = std::make_unique<EngineLoop>(std::make_unique<Rank>(std::move(model), rank), plan);
   }
 
   ModelConfig config_;
   int max_model_len_ = 0;
   std::unique_ptr<EngineLoop> loop_;
 };
+
+int DefaultChunkTokens(const ModelConfig& config, bool is_cpu) {
+  constexpr int kCpu = 256, kGpu = 8192, kLargeModel = 4096;
+  constexpr uint64_t kLargeBytes = uint64_t{55} << 30;  // dense: every weight is used by every row
+  if (is_cpu) return kCpu;
+  return config.moe.num_experts == 0 && WeightBytes(config) > kLargeBytes ? kLargeModel : kGpu;
+}
 
 Engine::Engine(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
                const EngineOptions& options)

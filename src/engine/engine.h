@@ -22,8 +22,10 @@ struct EngineOptions {
   int max_model_len = 0;          // 0: the model's, or what fits
   int max_running_requests = 64;  // sequences in a step; n choices count n
   int max_queued_requests = 8192;
-  int chunk_tokens = 256;             // prefill rows a step
-  uint64_t kv_bytes = 0;              // 0: min(1/4 of available RAM, max running x context)
+  int chunk_tokens = 0;  // rows a step; 0: DefaultChunkTokens
+  // At most, and what max running x context can fill; 0: a quarter of the available RAM. On a GPU
+  // also what weights and workspaces leave.
+  uint64_t kv_bytes = 0;
   int num_threads = 0;                // 0: all cores
   bool fast_prefill = true;           // YOCO prefill in models with shared KV layers
   int reserved_output_tokens = 4096;  // of each request; beyond it a sequence may be retracted
@@ -39,6 +41,9 @@ struct EngineOptions {
   std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content
   std::vector<int32_t> suppress_ids;  // never sampled
 };
+
+// Enough rows to keep the device busy; fewer where a step of the model takes long.
+int DefaultChunkTokens(const ModelConfig& config, bool is_cpu);
 
 struct EngineStats {
   int num_running = 0, num_queued = 0;
@@ -59,8 +64,8 @@ struct EngineStats {
 
 class Engine {
  public:
-  // Takes the loaded target and, if any, its drafter. Allocates everything; throws StartupError
-  // with one sentence when the plan does not fit.
+  // Takes the loaded target and, if any, its drafter; runs where the target's weights lie.
+  // Allocates everything; throws StartupError with one sentence when the plan does not fit.
   Engine(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
          const EngineOptions& options);
   ~Engine();  // stops at once: live requests end with kAbort

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <utility>
+#include <vector>
 
+#include "base/log.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace lapidary {
@@ -15,6 +18,23 @@ int64_t NowMs() {
       .count();
 }
 
+// Page tables whose cells all name the first page of a slab: for steps of which only the sizes
+// matter.
+class Tables {
+ public:
+  explicit Tables(const StepModelOptions& options)
+      : slots_(options.max_running),
+        cells_(options.table_cells),
+        full_(static_cast<size_t>(slots_ * cells_), options.layout.full_pages_per_slab),
+        sliding_(full_.size(), options.layout.sliding_pages_per_slab) {}
+  Tensor full() { return MakeTensor(full_.data(), DType::kI32, slots_, cells_); }
+  Tensor sliding() { return MakeTensor(sliding_.data(), DType::kI32, slots_, cells_); }
+
+ private:
+  int64_t slots_, cells_;
+  std::vector<int32_t> full_, sliding_;
+};
+
 }  // namespace
 
 Gemma4StepModel::Gemma4StepModel(std::unique_ptr<Checkpoint> target,
@@ -22,21 +42,109 @@ Gemma4StepModel::Gemma4StepModel(std::unique_ptr<Checkpoint> target,
                                  const StepModelOptions& options)
     : target_(std::move(target)),
       drafter_checkpoint_(std::move(drafter)),
-      ops_(MakeCpuOps(options.num_threads)),
-      arena_(options.layout, options.num_slabs),
-      model_(target_->config, target_->weights, *ops_, arena_, options.limits),
-      row_sampler_(ops_->MakeRowSampler(
-          target_->config.vocab_size,
-          std::max(options.limits.max_output_rows, options.max_draft_sequences))) {
-  model_.SetLayerHook([this] { last_beat_ms_ = NowMs(); });
-  if (drafter_checkpoint_ != nullptr)
-    drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,
-                                         drafter_checkpoint_->config, drafter_checkpoint_->weights,
-                                         *ops_, arena_, options.max_draft_sequences);
+      ops_(target_->ops != nullptr ? target_->ops : MakeCpuOps(options.num_threads)) {
+  row_sampler_ = ops_->MakeRowSampler(
+      vocab_size(), std::max(options.limits.max_output_rows, options.max_running));
+  Build(options);
+}
+
+void Gemma4StepModel::Build(const StepModelOptions& options) {
+  options_ = options;
+  graphs_.reset();
+  drafter_.reset();
+  model_.reset();
+  arena_.reset();
+  arena_ = std::make_unique<KvArena>(options.layout, options.num_slabs, ops_->device());
+  model_ =
+      std::make_unique<Gemma4>(target_->config, target_->weights, *ops_, *arena_, options.limits);
+  model_->SetLayerHook([this] { last_beat_ms_ = NowMs(); });
+  if (drafter_checkpoint_ == nullptr) return;
+  drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,
+                                       drafter_checkpoint_->config, drafter_checkpoint_->weights,
+                                       *ops_, *arena_, options.max_running, ops_->dtype());
+  if (!ops_->device().is_host())
+    draft_state_ = Buffer(ops_->device(), options.max_running, hidden(), DType::kF32);
+}
+
+void Gemma4StepModel::Restart(const StepModelOptions& options) {
+  Build(options);
+  const auto start = NowMs();
+  graphs_ = std::make_unique<DecodeGraphs>(*model_, *ops_, options.max_running, options.max_drafts,
+                                           options.limits.max_output_rows);
+  Tables tables(options);
+  const int count = graphs_->Capture(tables.full(), tables.sliding());
+  const int64_t spent_ms = NowMs() - start;
+  const auto [one_ms, most_ms] = graphs_->step_ms();
+  spdlog::info(
+      "{} graphs of decode steps in {} ms: {:.3f} ms for one row without keys, {:.3f} ms for the "
+      "most; {:.2f} GiB left",
+      count, spent_ms, one_ms, most_ms,
+      static_cast<double>(ops_->device().free_bytes()) / (1 << 30));
+}
+
+int64_t Gemma4StepModel::WarmUp() {
+  Tables tables(options_);
+  BatchBuilder builder(tables.full(), tables.sliding(), window());
+  const int chunk = std::min(options_.limits.max_rows, (options_.table_cells - 1) * kPageTokens);
+  builder.AddChunk(0, 0, std::vector<int32_t>(static_cast<size_t>(chunk), 0), 1, {});
+  Run(builder.Build());
+  builder.Clear();
+  const int rows = 1 + options_.max_drafts;
+  const std::vector<int32_t> tokens(static_cast<size_t>(rows), 0);
+  for (int slot = 0;
+       slot < options_.max_running && (slot + 1) * rows <= options_.limits.max_output_rows; ++slot)
+    builder.AddDecode(slot, 0, tokens);
+  const StepOutput output = Forward(builder.Build());
+  std::vector<RowQuery> queries(3);
+  for (RowQuery& query : queries) query.draws = query.wants_logprobs = true;
+  queries[0].sampling.temperature = 0;
+  queries[1].sampling.top_k = 64;
+  row_sampler_->Sample(output.logits, queries);
+  if (drafter_ != nullptr) {
+    const auto count = static_cast<size_t>(options_.max_running);
+    std::vector<int32_t> ones(count, 1), zeros(count, 0), none(count, -1), slots(count);
+    std::iota(slots.begin(), slots.end(), 0);
+    std::vector<float> states(count * static_cast<size_t>(hidden()), 0.0f);
+    const auto view = [](std::vector<int32_t>& ids) {
+      return MakeTensor(ids.data(), DType::kI32, static_cast<int64_t>(ids.size()));
+    };
+    Draft(view(zeros), MakeTensor(states.data(), DType::kF32, options_.max_running, hidden()),
+          {view(zeros), view(ones), view(slots), view(none), tables.full(), tables.sliding(), {}});
+  }
+  ops_->device().Synchronize();
+  // Graphs, and kernels that a later driver call may load.
+  constexpr int64_t kSpareBytes = int64_t{1} << 30;
+  return ops_->device().free_bytes() - kSpareBytes;
+}
+
+StepOutput Gemma4StepModel::Run(const Batch& batch) {
+  StepOutput output;
+  if (graphs_ != nullptr && graphs_->Run(batch, output)) {
+    last_beat_ms_ = NowMs();
+    return output;
+  }
+  return model_->Forward(batch);
+}
+
+StepOutput Gemma4StepModel::Forward(const Batch& batch) {
+  const StepOutput output = Run(batch);
+  if (drafter_ == nullptr) return output;
+  return {hidden_.Of(ops_->device(), output.hidden), output.logits};
+}
+
+DraftOutput Gemma4StepModel::Draft(Tensor tokens, Tensor hidden, const RowSet& rows) {
+  Device& device = ops_->device();
+  Tensor state = hidden;
+  if (!device.is_host()) {
+    state = draft_state_.View(hidden.rows(), hidden.cols());
+    device.CopyIn(state.data, hidden.f32(), state.num_elements() * SizeOf(DType::kF32));
+  }
+  const DraftOutput output = drafter_->Step(tokens, state, rows);
+  return {output.logits, draft_hidden_.Of(device, output.hidden)};
 }
 
 void Gemma4StepModel::PoisonWorkspaces() {
-  model_.Poison();
+  model_->Poison();
   if (drafter_ != nullptr) drafter_->Poison();
 }
 

@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <memory>
 
+#include "engine/decode_graphs.h"
 #include "kv/arena.h"
+#include "model/activations.h"
 #include "model/drafter.h"
 #include "model/gemma4.h"
+#include "model/host_copy.h"
 #include "model/loader.h"
 #include "ops/batch.h"
 #include "ops/row_sampler.h"
@@ -23,8 +26,9 @@ class StepModel {
   virtual int hidden() const = 0;  // D: floats of a state that goes to the drafter
   virtual int window() const = 0;
   virtual bool has_drafter() const = 0;
+  // Logits lie where row_sampler reads them; hidden, only with a drafter, in host memory.
   virtual StepOutput Forward(const Batch& batch) = 0;
-  // As Drafter::Step.
+  // As Drafter::Step, with hidden in host memory.
   virtual DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) = 0;
   // For the logits of both.
   virtual RowSampler& row_sampler() = 0;
@@ -35,40 +39,57 @@ class StepModel {
 struct StepModelOptions {
   KvLayout layout;
   int32_t num_slabs = 0;  // slab 0 included
-  int max_draft_sequences = 0;
+  int max_running = 0;    // sequences of a step
+  int max_drafts = 0;     // a sequence
+  int32_t table_cells = 0;
   Gemma4::Limits limits;
   int num_threads = 0;  // 0: all cores
 };
 
-// The real one, on the CPU. drafter may be null. Allocates everything.
+// The real one, on the device where the weights of the target lie, or on the CPU. drafter may be
+// null, or lies there too. Allocates everything.
 class Gemma4StepModel : public StepModel {
  public:
+  static constexpr int32_t kWarmUpSlabs = 2;
+
   Gemma4StepModel(std::unique_ptr<Checkpoint> target, std::unique_ptr<Checkpoint> drafter,
                   const StepModelOptions& options);
+
+  // On a GPU, before the first step: runs the largest steps once, so that every kernel is loaded
+  // and every workspace has its size. Returns the bytes of the device that a KV cache may take.
+  int64_t WarmUp();
+  // Then with the cache there will be; captures the graphs of decode steps.
+  void Restart(const StepModelOptions& options);
 
   int vocab_size() const override { return target_->config.vocab_size; }
   int hidden() const override { return target_->config.hidden; }
   int window() const override { return target_->config.window; }
-  bool has_drafter() const override { return drafter_ != nullptr; }
-  StepOutput Forward(const Batch& batch) override { return model_.Forward(batch); }
-  DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override {
-    return drafter_->Step(tokens, hidden, rows);
-  }
+  bool has_drafter() const override { return drafter_checkpoint_ != nullptr; }
+  StepOutput Forward(const Batch& batch) override;
+  DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override;
   RowSampler& row_sampler() override { return *row_sampler_; }
   int64_t last_beat_ms() const override { return last_beat_ms_; }
 
-  KvArena& arena() { return arena_; }
+  KvArena& arena() { return *arena_; }
   // Between two steps; KvArena::Poison for everything a step works in.
   void PoisonWorkspaces();
 
  private:
+  void Build(const StepModelOptions& options);
+  // As Forward, where the results are: on the device.
+  StepOutput Run(const Batch& batch);
+
   std::atomic<int64_t> last_beat_ms_{0};
   std::unique_ptr<Checkpoint> target_, drafter_checkpoint_;
-  std::unique_ptr<Ops> ops_;
-  KvArena arena_;
-  Gemma4 model_;
+  std::shared_ptr<Ops> ops_;
+  StepModelOptions options_;
+  std::unique_ptr<KvArena> arena_;
+  std::unique_ptr<Gemma4> model_;
   std::unique_ptr<Drafter> drafter_;
   std::unique_ptr<RowSampler> row_sampler_;
+  std::unique_ptr<DecodeGraphs> graphs_;
+  HostCopy hidden_, draft_hidden_;
+  Buffer draft_state_;  // [B,D] on a GPU
 };
 
 }  // namespace lapidary

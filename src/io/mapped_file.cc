@@ -57,6 +57,19 @@ Result<uint64_t> MappedFile::CurrentSize() const {
   return static_cast<uint64_t>(info.st_size);
 }
 
+Status MappedFile::Read(uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t count = pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0)
+      return Error{fmt::format("cannot read {}: {}", path_, std::strerror(errno)), "", ""};
+    if (count == 0) return Error{fmt::format("{} ended after {} bytes", path_, offset), "", ""};
+    offset += static_cast<uint64_t>(count);
+    out = out.subspan(static_cast<size_t>(count));
+  }
+  return Ok{};
+}
+
 Result<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0)

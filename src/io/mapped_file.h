@@ -27,6 +27,9 @@ class MappedFile {
   // The file's size on disk now; differs from bytes().size() when it was truncated or grew since
   // Open.
   Result<uint64_t> CurrentSize() const;
+  // Reads bytes from `offset` on without the map. Errors: the file ends before, or cannot be read.
+  // Thread-safe.
+  Status Read(uint64_t offset, std::span<std::byte> out) const;
 
  private:
   MappedFile() = default;

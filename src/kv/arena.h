@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "device/device.h"
 #include "kv/layout.h"
 
 namespace lapidary {
@@ -31,10 +32,7 @@ struct LayerKv {
 class KvArena {
  public:
   // num_slabs counts slab 0, which is reserved. Throws StartupError when the memory cannot be had.
-  KvArena(const KvLayout& layout, int32_t num_slabs);
-  ~KvArena();
-  KvArena(const KvArena&) = delete;
-  KvArena& operator=(const KvArena&) = delete;
+  KvArena(const KvLayout& layout, int32_t num_slabs, Device& device);
 
   const KvLayout& layout() const { return layout_; }
   int32_t num_slabs() const { return num_slabs_; }
@@ -47,7 +45,8 @@ class KvArena {
  private:
   KvLayout layout_;
   int32_t num_slabs_;
-  char* data_ = nullptr;
+  Device& device_;
+  DeviceMemory memory_;
 };
 
 }  // namespace lapidary

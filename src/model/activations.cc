@@ -17,24 +17,24 @@ LayerWidths LayerWidths::Of(const ModelConfig& config) {
   return widths;
 }
 
-Activations::Activations(const ModelConfig& config, int64_t max_rows, DType dtype) {
+Activations::Activations(Device& device, const ModelConfig& config, int64_t max_rows, DType dtype) {
   const LayerWidths widths = LayerWidths::Of(config);
-  x = Buffer(max_rows, config.hidden, dtype);
-  h = Buffer(max_rows, config.hidden, dtype);
-  qkv = Buffer(max_rows, widths.qkv, dtype);
-  o = Buffer(max_rows, widths.attention, dtype);
-  gate_up = Buffer(max_rows, widths.gate_up, dtype);
+  x = Buffer(device, max_rows, config.hidden, dtype);
+  h = Buffer(device, max_rows, config.hidden, dtype);
+  qkv = Buffer(device, max_rows, widths.qkv, dtype);
+  o = Buffer(device, max_rows, widths.attention, dtype);
+  gate_up = Buffer(device, max_rows, widths.gate_up, dtype);
   if (config.moe.num_experts > 0) {
-    expert_in = Buffer(max_rows, config.hidden, dtype);
-    expert_out = Buffer(max_rows, config.hidden, dtype);
-    expert_ids = Buffer(max_rows, config.moe.top_k, DType::kI32);
-    expert_weights = Buffer(max_rows, config.moe.top_k, DType::kF32);
+    expert_in = Buffer(device, max_rows, config.hidden, dtype);
+    expert_out = Buffer(device, max_rows, config.hidden, dtype);
+    expert_ids = Buffer(device, max_rows, config.moe.top_k, DType::kI32);
+    expert_weights = Buffer(device, max_rows, config.moe.top_k, DType::kF32);
   }
   if (config.ple_width > 0) {
     const int64_t ple_columns = int64_t{config.num_layers()} * config.ple_width;
-    ple_gate = Buffer(max_rows, config.ple_width, dtype);
-    ple = Buffer(max_rows, ple_columns, dtype);
-    ple_tokens = Buffer(max_rows, ple_columns, dtype);
+    ple_gate = Buffer(device, max_rows, config.ple_width, dtype);
+    ple = Buffer(device, max_rows, ple_columns, dtype);
+    ple_tokens = Buffer(device, max_rows, ple_columns, dtype);
   }
 }
 

@@ -3,11 +3,8 @@
 #define LAPIDARY_MODEL_ACTIVATIONS_H_
 
 #include <cstdint>
-#include <cstring>
-#include <memory>
-#include <vector>
 
-#include "device/tensor.h"
+#include "device/device.h"
 #include "model/config.h"
 
 namespace lapidary {
@@ -16,24 +13,26 @@ namespace lapidary {
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(int64_t max_rows, int64_t max_cols, DType dtype)
+  // The device must outlive it.
+  Buffer(Device& device, int64_t max_rows, int64_t max_cols, DType dtype)
       : max_elements_(max_rows * max_cols),
         dtype_(dtype),
-        data_(new char[static_cast<size_t>(max_elements_ * SizeOf(dtype))]) {}
+        device_(&device),
+        memory_(device, max_elements_ * SizeOf(dtype)) {}
   Tensor View(int64_t rows, int64_t cols) const {
     CHECK(rows * cols <= max_elements_, "[{},{}] of {} elements", rows, cols, max_elements_);
-    return MakeTensor(data_.get(), dtype_, rows, cols);
+    return MakeTensor(memory_.data(), dtype_, rows, cols);
   }
   // Fills it with the pattern of NaN.
   void Poison() const {
-    if (data_ != nullptr)
-      std::memset(data_.get(), 0xff, static_cast<size_t>(max_elements_ * SizeOf(dtype_)));
+    if (device_ != nullptr) device_->Fill(memory_.data(), 0xff, memory_.bytes());
   }
 
  private:
   int64_t max_elements_ = 0;
   DType dtype_ = DType::kF32;
-  std::unique_ptr<char[]> data_;
+  Device* device_ = nullptr;
+  DeviceMemory memory_;
 };
 
 // Column counts of the buffers a layer uses, from the config: the largest over the layers.
@@ -49,7 +48,7 @@ struct Activations {
   Buffer ple_gate, ple;               // [T,P] [T,L*P]
   Buffer ple_tokens;                  // [T,L*P]
 
-  Activations(const ModelConfig& config, int64_t max_rows, DType dtype);
+  Activations(Device& device, const ModelConfig& config, int64_t max_rows, DType dtype);
   static int64_t Bytes(const ModelConfig& config, int64_t max_rows, DType dtype);
   void Poison() const;
 };

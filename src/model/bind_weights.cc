@@ -6,14 +6,16 @@ namespace {
 using Find = std::function<Tensor(const std::string&)>;
 
 LayerWeights BindLayer(const ModelConfig& config, const LayerConfig& layer,
-                       const std::string& prefix, const Find& find) {
+                       const std::string& prefix, const Find& find, Device& device) {
   const auto get = [&](const char* name) { return find(prefix + name); };
   LayerWeights w;
   w.input_norm = get("input_layernorm.weight");
   w.post_attn_norm = get("post_attention_layernorm.weight");
   w.pre_mlp_norm = get("pre_feedforward_layernorm.weight");
   w.post_mlp_norm = get("post_feedforward_layernorm.weight");
-  w.layer_scalar = ToFloat(get("layer_scalar").bf16()[0]);
+  Bf16 scalar;
+  device.CopyOut(&scalar, get("layer_scalar").bf16(), sizeof(scalar));
+  w.layer_scalar = ToFloat(scalar);
   const Tensor q = get("self_attn.q_proj.weight");
   if (!layer.owns_kv) {
     w.qkv = {q};
@@ -49,14 +51,14 @@ LayerWeights BindLayer(const ModelConfig& config, const LayerConfig& layer,
 
 }  // namespace
 
-ModelWeights BindWeights(const ModelConfig& config, const Find& find) {
+ModelWeights BindWeights(const ModelConfig& config, const Find& find, Device& device) {
   ModelWeights weights;
   const std::string prefix = config.is_drafter ? "model." : "model.language_model.";
   weights.embed = find(prefix + "embed_tokens.weight");
   weights.final_norm = find(prefix + "norm.weight");
   for (int i = 0; i < config.num_layers(); ++i)
     weights.layers.push_back(BindLayer(config, config.layers[static_cast<size_t>(i)],
-                                       fmt::format("{}layers.{}.", prefix, i), find));
+                                       fmt::format("{}layers.{}.", prefix, i), find, device));
   if (config.ple_width > 0) {
     weights.ple_embed = find(prefix + "embed_tokens_per_layer.weight");
     weights.ple_model_projection = {find(prefix + "per_layer_model_projection.weight")};

@@ -5,15 +5,17 @@
 #include <functional>
 #include <string>
 
+#include "device/device.h"
 #include "model/config.h"
 #include "model/weights.h"
 
 namespace lapidary {
 
-// `find` gives the tensor of a published name; every used name of TensorSpecs(config) is there with
-// its shape.
+// `find` gives the tensor of a published name, on `device`; every used name of TensorSpecs(config)
+// is there with its shape.
 ModelWeights BindWeights(const ModelConfig& config,
-                         const std::function<Tensor(const std::string& name)>& find);
+                         const std::function<Tensor(const std::string& name)>& find,
+                         Device& device);
 
 }  // namespace lapidary
 

@@ -10,32 +10,32 @@ struct Drafter::Workspace {
   Activations a;
   Buffer in;              // [B,2*target D]: embedding, then state
   Buffer y, logits, out;  // [B,D] [B,V] [B,target D]
-  Buffer row_numbers;
-  Tensor identity;  // [max rows] i32: 0, 1, 2, ...
+  Buffer identity;        // [max rows] i32: 0, 1, 2, ...
   std::vector<Layer> layers;
 
-  Workspace(const ModelConfig& config, int max_rows)
-      : a(config, max_rows, DType::kF32),
-        in(max_rows, int64_t{2} * config.target_hidden, DType::kF32),
-        y(max_rows, config.hidden, DType::kF32),
-        logits(max_rows, config.vocab_size, DType::kF32),
-        out(max_rows, config.target_hidden, DType::kF32),
-        row_numbers(max_rows, 1, DType::kI32),
-        identity(row_numbers.View(max_rows, 1)) {
-    std::iota(identity.i32(), identity.i32() + max_rows, 0);
+  Workspace(Device& device, const ModelConfig& config, int max_rows, DType dtype)
+      : a(device, config, max_rows, dtype),
+        in(device, max_rows, int64_t{2} * config.target_hidden, dtype),
+        y(device, max_rows, config.hidden, DType::kF32),
+        logits(device, max_rows, config.vocab_size, DType::kF32),
+        out(device, max_rows, config.target_hidden, DType::kF32),
+        identity(device, max_rows, 1, DType::kI32) {
+    std::vector<int32_t> numbers(static_cast<size_t>(max_rows));
+    std::iota(numbers.begin(), numbers.end(), 0);
+    device.CopyIn(identity.View(max_rows, 1).data, numbers.data(), max_rows * SizeOf(DType::kI32));
   }
 };
 
 Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
                  const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
-                 int max_rows)
+                 int max_rows, DType activations)
     : target_config_(target_config),
       target_weights_(target_weights),
       config_(config),
       weights_(weights),
       ops_(ops),
       max_rows_(max_rows),
-      workspace_(std::make_unique<Workspace>(config, max_rows)) {
+      workspace_(std::make_unique<Workspace>(ops.device(), config, max_rows, activations)) {
   for (int i = 0; i < config.num_layers(); ++i) {
     const int donor = target_config.donor(config.layers[static_cast<size_t>(i)].kind);
     workspace_->layers.push_back(MakeLayer(config, weights, i, arena.layer(donor)));
@@ -50,7 +50,13 @@ void Drafter::Poison() {
   for (const Buffer* buffer : {&ws.in, &ws.y, &ws.logits, &ws.out}) buffer->Poison();
 }
 
-DraftOutput Drafter::Step(Tensor tokens, Tensor hidden, const RowSet& rows) {
+DraftOutput Drafter::Step(Tensor host_tokens, Tensor hidden, const RowSet& host_rows) {
+  Batch batch;
+  batch.tokens = host_tokens;
+  batch.rows = host_rows;
+  batch = ops_.PlaceBatch(batch);
+  const Tensor tokens = batch.tokens;
+  const RowSet& rows = batch.rows;
   Workspace& ws = *workspace_;
   const int64_t b = tokens.rows();
   const int64_t target_hidden = config_.target_hidden;
@@ -60,7 +66,7 @@ DraftOutput Drafter::Step(Tensor tokens, Tensor hidden, const RowSet& rows) {
   const Tensor in = ws.in.View(b, 2 * target_hidden);
   ops_.Embed(in.Cols(0, target_hidden), target_weights_.embed, tokens,
              target_config_.embed_scale());
-  ops_.GatherRows(in.Cols(target_hidden, target_hidden), hidden, ws.identity.Rows(0, b));
+  ops_.GatherRows(in.Cols(target_hidden, target_hidden), hidden, ws.identity.View(b, 1));
 
   const Tensor x = ws.a.x.View(b, config_.hidden);
   ops_.Linear(x, in, weights_.pre_projection);

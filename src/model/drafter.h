@@ -26,14 +26,15 @@ class Drafter {
   // All arguments must outlive the drafter. max_rows bounds B.
   Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
           const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
-          int max_rows);
+          int max_rows, DType activations);
   ~Drafter();
 
-  // One pass. tokens [B] i32: the newest token of each row, or its previous draft; hidden [B,target
-  // D] f32: the target's state that produced the newest token, or the previous pass's. rows:
-  // positions are the burst's constant one, key_ends the number of tokens that have target K and V.
-  // The output is valid until the next call; hidden may be the last output's.
-  DraftOutput Step(Tensor tokens, Tensor hidden, const RowSet& rows);
+  // One pass. tokens [B] i32, in host memory as the rows: the newest token of each row, or its
+  // previous draft; hidden [B,target D] f32: the target's state that produced the newest token, or
+  // the previous pass's. rows: positions are the burst's constant one, key_ends the number of
+  // tokens that have target K and V. The output is valid until the next call; hidden may be the
+  // last output's.
+  DraftOutput Step(Tensor host_tokens, Tensor hidden, const RowSet& host_rows);
 
   // As Gemma4::Poison, between two bursts.
   void Poison();

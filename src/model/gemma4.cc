@@ -46,18 +46,18 @@ struct Gemma4::Workspace {
   std::vector<Layer> layers;
   int last_kv_layer = 0;
 
-  Workspace(const ModelConfig& config, const Limits& limits)
-      : a(config, limits.max_rows, limits.activations),
-        hidden(limits.max_output_rows, config.hidden, DType::kF32),
-        logits(limits.max_output_rows, config.vocab_size, DType::kF32),
-        ids(limits.max_rows, 1, DType::kI32),
-        output_ids(limits.max_output_rows, 1, DType::kI32),
+  Workspace(Device& device, const ModelConfig& config, const Limits& limits)
+      : a(device, config, limits.max_rows, limits.activations),
+        hidden(device, limits.max_output_rows, config.hidden, DType::kF32),
+        logits(device, limits.max_output_rows, config.vocab_size, DType::kF32),
+        ids(device, limits.max_rows, 1, DType::kI32),
+        output_ids(device, limits.max_output_rows, 1, DType::kI32),
         last_kv_layer(LastKvLayer(config)) {
     if (config.ple_width == 0) return;
     const int64_t columns = int64_t{config.num_layers()} * config.ple_width;
-    kept_ple = Buffer(limits.max_output_rows, columns, limits.activations);
-    kept_ple_tokens = Buffer(limits.max_output_rows, columns, limits.activations);
-    kept_embedding = Buffer(limits.max_output_rows, config.hidden, limits.activations);
+    kept_ple = Buffer(device, limits.max_output_rows, columns, limits.activations);
+    kept_ple_tokens = Buffer(device, limits.max_output_rows, columns, limits.activations);
+    kept_embedding = Buffer(device, limits.max_output_rows, config.hidden, limits.activations);
   }
 };
 
@@ -68,15 +68,15 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
       ops_(ops),
       arena_(arena),
       limits_(limits),
-      workspace_(std::make_unique<Workspace>(config, limits)) {
+      workspace_(std::make_unique<Workspace>(ops.device(), config, limits)) {
   LayerKv scratch;
   for (int i = 0; i < config.num_layers(); ++i) {
     const LayerConfig& layer = config.layers[static_cast<size_t>(i)];
     const LayerKv kv = arena.layer(layer.kv_layer);
     if (layer.kind == LayerKind::kSliding && scratch.base == nullptr) {
       scratch = ScratchLike(kv, limits.max_scratch_pages);
-      workspace_->scratch =
-          Buffer(limits.max_scratch_pages, scratch.page_bytes / SizeOf(kv.dtype), kv.dtype);
+      workspace_->scratch = Buffer(ops.device(), limits.max_scratch_pages,
+                                   scratch.page_bytes / SizeOf(kv.dtype), kv.dtype);
       scratch.base = static_cast<char*>(workspace_->scratch.View(1, 1).data);
       // Nothing read before it was written may change a result.
       workspace_->scratch.Poison();
@@ -133,7 +133,7 @@ Tensor MakePle(Ops& ops, const ModelConfig& config, const ModelWeights& weights,
 
 }  // namespace
 
-StepOutput Gemma4::Forward(const Batch& batch) {
+StepOutput Gemma4::ForwardPlaced(const Batch& batch) {
   Workspace& ws = *workspace_;
   Activations& a = ws.a;
   const int64_t t = batch.num_rows(), hidden = config_.hidden, width = config_.ple_width;

@@ -40,9 +40,11 @@ class Gemma4 {
          const Limits& limits);
   ~Gemma4();
 
-  // Runs one step: writes K and V of all rows, returns hidden state and logits of
-  // batch.output_rows, valid until the next call. Not thread-safe.
-  StepOutput Forward(const Batch& batch);
+  // Runs one step over a batch in host memory: writes K and V of all rows, returns hidden state and
+  // logits of its output_rows on the device, valid until the next call. Not thread-safe.
+  StepOutput Forward(const Batch& host_batch) { return ForwardPlaced(ops_.PlaceBatch(host_batch)); }
+  // The same over a batch that is on the device: queues work, of the same kind for the same sizes.
+  StepOutput ForwardPlaced(const Batch& batch);
 
   // Called after every layer, on the thread of Forward: the heartbeat of a slow backend.
   void SetLayerHook(std::function<void()> hook) { layer_hook_ = std::move(hook); }

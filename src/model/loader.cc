@@ -1,16 +1,20 @@
 #include "model/loader.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <set>
 #include <vector>
 
+#include "base/log.h"
 #include "io/file_json.h"
 #include "io/safetensors.h"
 #include "io/sigbus_guard.h"
 #include "model/bind_weights.h"
+#include "model/placed_weights.h"
 #include "model/tensor_spec.h"
+#include "model/upload.h"
 
 namespace lapidary {
 namespace {
@@ -178,27 +182,6 @@ Status CheckTensors(const std::vector<TensorSpec>& specs, const PlaceMap& places
   return Ok{};
 }
 
-// Whether one of the bf16 numbers is NaN or infinite, i.e. has an exponent of all ones. Owns
-// nothing: runs under ReadGuarded.
-bool HasNonFinite(const std::byte* data, size_t bytes) {
-  constexpr uint64_t kExponents = 0x7f807f807f807f80, kOnes = 0x0001000100010001,
-                     kTops = 0x8000800080008000;
-  uint64_t found = 0;
-  size_t at = 0;
-  for (; at + 8 <= bytes; at += 8) {
-    uint64_t four;
-    std::memcpy(&four, data + at, 8);
-    const uint64_t difference = (four & kExponents) ^ kExponents;  // a lane is 0 where all ones
-    found |= (difference - kOnes) & ~difference & kTops;
-  }
-  for (; at + 2 <= bytes; at += 2) {
-    uint16_t one;
-    std::memcpy(&one, data + at, 2);
-    if ((one & 0x7f80) == 0x7f80) found = 1;
-  }
-  return found != 0;
-}
-
 // The first value that token_ordering has twice or that is no token id; -1 when it is a
 // permutation.
 int64_t FirstBadOrdering(const int64_t* ordering, uint8_t* seen, int64_t count) {
@@ -214,11 +197,10 @@ class TensorReader {
   TensorReader(MappedCheckpoint& checkpoint, const PlaceMap& places, const LoadOptions& options)
       : checkpoint_(checkpoint), places_(places), options_(options) {}
 
-  Status Read(const std::vector<TensorSpec>& specs) {
-    for (const TensorSpec& spec : specs)
-      if (spec.role == TensorRole::kUsed) checkpoint_.weight_bytes += spec.bytes();
+  // All used tensors, or the ids among them.
+  Status Read(const std::vector<TensorSpec>& specs, bool only_ids) {
     for (const TensorSpec& spec : specs) {
-      if (spec.role != TensorRole::kUsed) continue;
+      if (spec.role != TensorRole::kUsed || (only_ids && spec.dtype != "I64")) continue;
       const Status status = ReadOne(spec);
       if (!status.ok()) return status.error();
     }
@@ -255,12 +237,8 @@ class TensorReader {
       if (!ReadGuarded(bytes, copy_bytes)) return Truncated(place.file->file().path());
       data = copy.data();
     }
-    Tensor tensor;
-    tensor.data = const_cast<void*>(data);  // a read-only map: ops never write weights
-    tensor.dtype = is_ids ? DType::kI64 : DType::kBf16;
-    tensor.rank = static_cast<int>(spec.shape.size());
-    std::copy(spec.shape.begin(), spec.shape.end(), tensor.shape.begin());
-    tensor.row_stride = tensor.cols();
+    // A read-only map: ops never write weights.
+    const Tensor tensor = TensorOf(spec, const_cast<void*>(data));
     if (is_ids) {
       const Status ordered = CheckOrdering(place, tensor);
       if (!ordered.ok()) return ordered.error();
@@ -276,9 +254,7 @@ class TensorReader {
       bool bad = false;
       auto scan = [&] { bad = HasNonFinite(chunk.data(), chunk.size()); };
       if (!ReadGuarded(chunk, scan)) return Truncated(file);
-      if (bad && is_float)
-        return Refuse(fmt::format("{}: tensor '{}' holds a NaN or an infinity: the file is damaged",
-                                  file, place.written));
+      if (bad && is_float) return DamagedTensor(file, place.written);
       done_bytes_ += chunk.size();
       if (options_.progress) options_.progress(done_bytes_, checkpoint_.weight_bytes);
     }
@@ -306,6 +282,29 @@ class TensorReader {
   uint64_t copied_bytes_ = 0;
 };
 
+Result<std::unique_ptr<Checkpoint>> UploadTensors(const ModelConfig& config, const PlaceMap& places,
+                                                  const std::vector<TensorSpec>& specs,
+                                                  const LoadOptions& options) {
+  Device& device = options.ops->device();
+  const auto start = std::chrono::steady_clock::now();
+  auto checkpoint = std::make_unique<PlacedCheckpoint>(config, specs, options.ops);
+  std::vector<UploadJob> jobs;
+  for (const TensorSpec& spec : specs) {
+    if (spec.role != TensorRole::kUsed) continue;
+    const Place& place = places.find(spec.name)->second;
+    jobs.push_back({&place.file->file(), place.written, place.entry->offset, place.entry->bytes,
+                    checkpoint->placed.Find(spec.name).data, spec.dtype == "BF16"});
+  }
+  const Status uploaded = Upload(jobs, device, options.progress);
+  if (!uploaded.ok()) return uploaded.error();
+  checkpoint->Bind();
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  const double gigabytes = static_cast<double>(checkpoint->weight_bytes) * 1e-9;
+  spdlog::info("weights: {:.2f} GB to {} in {:.2f} s, {:.1f} GB/s", gigabytes, device.name(),
+               spent.count(), gigabytes / spent.count());
+  return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const fs::path& model_dir,
@@ -324,11 +323,14 @@ Result<std::unique_ptr<Checkpoint>> LoadCheckpoint(const fs::path& model_dir,
   const std::vector<TensorSpec> specs = TensorSpecs(checkpoint->config);
   const Status checked = CheckTensors(specs, places.value(), model_dir);
   if (!checked.ok()) return checked.error();
+  checkpoint->weight_bytes = WeightBytes(checkpoint->config);
   TensorReader reader(*checkpoint, places.value(), options);
-  const Status read = reader.Read(specs);
+  const Status read = reader.Read(specs, options.ops != nullptr);
   if (!read.ok()) return read.error();
-  checkpoint->weights =
-      BindWeights(checkpoint->config, [&](const std::string& name) { return reader.Find(name); });
+  if (options.ops != nullptr)
+    return UploadTensors(checkpoint->config, places.value(), specs, options);
+  checkpoint->weights = BindWeights(
+      checkpoint->config, [&](const std::string& name) { return reader.Find(name); }, HostDevice());
   for (const Safetensors& file : checkpoint->files) {
     const Status size = file.CheckSize();
     if (!size.ok()) return size.error();

@@ -6,7 +6,7 @@ namespace lapidary {
 
 SoloSession::SoloSession(const Checkpoint& target, const Checkpoint* drafter, Ops& ops,
                          const Options& options)
-    : target_(target), options_(options) {
+    : target_(target), device_(ops.device()), options_(options) {
   CHECK(options.max_tokens > 0 && options.max_chunk > 0, "{} tokens in chunks of {}",
         options.max_tokens, options.max_chunk);
   const ModelConfig& config = target.config;
@@ -21,7 +21,7 @@ SoloSession::SoloSession(const Checkpoint& target, const Checkpoint* drafter, Op
       layout.sliding_pages_per_slab == 0
           ? 0
           : (num_pages + layout.sliding_pages_per_slab - 1) / layout.sliding_pages_per_slab;
-  arena_ = std::make_unique<KvArena>(layout, 1 + full_slabs + sliding_slabs);
+  arena_ = std::make_unique<KvArena>(layout, 1 + full_slabs + sliding_slabs, device_);
   for (int i = 0; i < num_pages; ++i) {
     full_pages_.push_back(layout.full_pages_per_slab + i);
     sliding_pages_.push_back((1 + full_slabs) * layout.sliding_pages_per_slab + i);
@@ -37,9 +37,11 @@ SoloSession::SoloSession(const Checkpoint& target, const Checkpoint* drafter, Op
   limits.max_scratch_pages =
       1 + BatchBuilder::ScratchPages(config.window, config.window, options.max_chunk + kPageTokens);
   model_ = std::make_unique<Gemma4>(config, target.weights, ops, *arena_, limits);
-  if (drafter != nullptr)
+  if (drafter != nullptr) {
     drafter_ = std::make_unique<Drafter>(config, target.weights, drafter->config, drafter->weights,
-                                         ops, *arena_, 1);
+                                         ops, *arena_, 1, options.dtype);
+    state_ = Buffer(device_, 1, config.hidden, DType::kF32);
+  }
   Reset();
 }
 
@@ -67,7 +69,8 @@ StepOutput SoloSession::Append(std::span<const int32_t> tokens, bool all_rows) {
   else
     builder_->AddChunk(0, length_, tokens, all_rows ? count : 1, WindowPages());
   length_ += count;
-  return model_->Forward(builder_->Build());
+  const StepOutput out = model_->Forward(builder_->Build());
+  return {hidden_.Of(device_, out.hidden), logits_.Of(device_, out.logits)};
 }
 
 DraftOutput SoloSession::Draft(int32_t token, Tensor hidden, DraftPosition position) {
@@ -83,7 +86,10 @@ DraftOutput SoloSession::Draft(int32_t token, Tensor hidden, DraftPosition posit
                     MakeTensor(full_pages_.data(), DType::kI32, 1, num_pages),
                     MakeTensor(sliding_pages_.data(), DType::kI32, 1, num_pages),
                     {}};
-  return drafter_->Step(one(token), hidden, rows);
+  const Tensor state = state_.View(1, hidden.cols());
+  device_.CopyIn(state.data, hidden.f32(), state.num_elements() * SizeOf(DType::kF32));
+  const DraftOutput out = drafter_->Step(one(token), state, rows);
+  return {draft_logits_.Of(device_, out.logits), draft_hidden_.Of(device_, out.hidden)};
 }
 
 }  // namespace lapidary

@@ -39,14 +39,15 @@ class SpecList {
 void AddAttention(SpecList& list, const ModelConfig& c, const LayerConfig& layer) {
   const int64_t hidden = c.hidden, query = int64_t{c.num_heads} * layer.head_dim,
                 kv = int64_t{layer.num_kv_heads} * layer.head_dim;
+  const TensorRole role = layer.owns_kv ? TensorRole::kUsed : TensorRole::kUnused;
   list.Add("self_attn.q_proj.weight", {query, hidden});
+  if (!c.is_drafter) {
+    list.AddAs(role, "self_attn.k_proj.weight", {kv, hidden});
+    if (!layer.k_eq_v) list.AddAs(role, "self_attn.v_proj.weight", {kv, hidden});
+    list.AddAs(role, "self_attn.k_norm.weight", {layer.head_dim});
+  }
   list.Add("self_attn.q_norm.weight", {layer.head_dim});
   list.Add("self_attn.o_proj.weight", {hidden, query});
-  if (c.is_drafter) return;
-  const TensorRole role = layer.owns_kv ? TensorRole::kUsed : TensorRole::kUnused;
-  list.AddAs(role, "self_attn.k_proj.weight", {kv, hidden});
-  list.AddAs(role, "self_attn.k_norm.weight", {layer.head_dim});
-  if (!layer.k_eq_v) list.AddAs(role, "self_attn.v_proj.weight", {kv, hidden});
 }
 
 void AddLayer(SpecList& list, const ModelConfig& c, const LayerConfig& layer) {

@@ -28,6 +28,7 @@ struct TensorSpec {
   uint64_t bytes() const;  // UINT64_MAX when the product overflows
 };
 
+// Row blocks of one matrix are neighbours.
 std::vector<TensorSpec> TensorSpecs(const ModelConfig& config);
 
 // The published name of a tensor that a re-exported checkpoint calls otherwise: without the leading

@@ -9,8 +9,11 @@
 #include <memory>
 #include <span>
 
+#include "device/device.h"
 #include "device/tensor.h"
 #include "kv/arena.h"
+#include "ops/batch.h"
+#include "ops/dummy_rule.h"
 #include "ops/linear_weight.h"
 #include "ops/row_sampler.h"
 #include "ops/row_set.h"
@@ -49,7 +52,19 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // out[t] = table[ids[t]] * scale.                                       [T,D] [V,D] [T] i32
+  // Where all tensors lie, and the queue that the calls join.
+  virtual Device& device() const = 0;
+  // Of activations and KV: what this backend works in.
+  virtual DType dtype() const = 0;
+  // Brings the tensors of a batch in host memory to the device, valid until the next call; on the
+  // CPU they are there. Its page tables are those of the newest call: all batches of these ops have
+  // tables of one shape.
+  virtual Batch PlaceBatch(const Batch& batch) = 0;
+  // Dummy numbers for a tensor of weights.                                             bf16
+  virtual void FillDummy(Tensor out, const DummyRule& rule) = 0;
+
+  // out[t] = table[ids[t]] * scale; a row of NaN where the id is negative: padding.
+  // [T,D] [V,D] [T] i32
   virtual void Embed(Tensor out, Tensor table, Tensor ids, float scale) = 0;
   // out[t] = ids[t], or `to` where ids[t] is one of `from`.                       [T] i32
   virtual void ReplaceIds(Tensor out, Tensor ids, std::span<const int> from, int32_t to) = 0;

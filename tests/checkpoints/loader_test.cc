@@ -6,6 +6,7 @@
 
 #include "checkpoints/tiny_checkpoint.h"
 #include "io/json.h"
+#include "ops/cpu/cpu_ops.h"
 
 namespace lapidary {
 namespace {
@@ -71,6 +72,40 @@ TEST_P(LoaderTest, Shards) {
 }
 
 // A header of odd length puts every tensor at an odd address.
+// What a GPU gets, here into other memory of the host.
+TEST_P(LoaderTest, CopiedToTheDeviceOfOps) {
+  const FolderFiles files = TinyShardedCheckpoint(GetParam(), 3);
+  LoadOptions options;
+  options.ops = MakeCpuOps(1);
+  uint64_t done = 0, total = 0;
+  options.progress = [&](uint64_t done_bytes, uint64_t total_bytes) {
+    done = done_bytes;
+    total = total_bytes;
+  };
+  const auto loaded = LoadCheckpoint(scratch_.Write("model", files), options);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  const Checkpoint& checkpoint = *loaded.value();
+  EXPECT_EQ(checkpoint.ops, options.ops);
+  EXPECT_EQ(done, total);
+  EXPECT_EQ(total, checkpoint.weight_bytes);
+  ExpectHolds(checkpoint, TinyTensors(files.at("config.json")));
+  const auto mapped = Load(files);
+  for (size_t i = 0; i < mapped->weights.layers.size(); ++i)
+    EXPECT_EQ(checkpoint.weights.layers[i].layer_scalar, mapped->weights.layers[i].layer_scalar);
+}
+
+TEST_P(LoaderTest, DamagedTensorsAreNotCopied) {
+  FolderFiles files = TinyCheckpoint(GetParam());
+  std::vector<RawTensor> tensors = TinyTensors(files.at("config.json"));
+  tensors.front().data[0] = tensors.front().data[1] = '\xff';
+  files.at("model.safetensors") = SafetensorsBytes(tensors);
+  LoadOptions options;
+  options.ops = MakeCpuOps(1);
+  const auto loaded = LoadCheckpoint(scratch_.Write("model", files), options);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.error().message, HasSubstr(tensors.front().name + "' holds a NaN"));
+}
+
 TEST_P(LoaderTest, MisalignedTensorsAreCopied) {
   FolderFiles files = TinyCheckpoint(GetParam());
   std::string& bytes = files["model.safetensors"];

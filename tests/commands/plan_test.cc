@@ -123,6 +123,8 @@ TEST(Plan, ABoundIsInBytesPagesTokensOrAShare) {
 TEST(Plan, StepTokens) {
   const std::string e2b = Config("E2B");
   EXPECT_EQ(Number(Plan({e2b}), "chunk_tokens"), 256);
+  EXPECT_EQ(Number(Plan({e2b, "--device-memory", "80GiB"}), "chunk_tokens"), 8192);
+  EXPECT_EQ(Number(Plan({Config("31B"), "--device-memory", "80GiB"}), "chunk_tokens"), 4096);
   EXPECT_EQ(Number(Plan({e2b, "--max-num-batched-tokens", "2048"}), "chunk_tokens"), 2048);
   EXPECT_EQ(Number(Plan({e2b, "--max-num-batched-tokens", "2048", "--chunked-prefill-size", "512"}),
                    "chunk_tokens"),

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "engine/engine.h"
 #include "engine/scheduler.h"
 #include "tests/crowd/models.h"
 
@@ -208,7 +209,8 @@ FaultyEngine MakeFaultyEngine(const std::string& name, const EngineOptions& opti
   LoopOptions loop;
   loop.vocab_size = config.vocab_size;
   loop.limits.max_running = options.max_running_requests;
-  loop.limits.chunk_tokens = options.chunk_tokens;
+  loop.limits.chunk_tokens =
+      options.chunk_tokens > 0 ? options.chunk_tokens : DefaultChunkTokens(config, true);
   loop.limits.reserved_output = options.reserved_output_tokens;
   loop.limits.max_drafts = loop.drafts.max_drafts = options.num_draft_tokens;
   loop.limits.max_length = options.max_model_len;
@@ -222,7 +224,7 @@ FaultyEngine MakeFaultyEngine(const std::string& name, const EngineOptions& opti
   StepModelOptions model;
   model.layout = loop.layout;
   model.num_slabs = num_slabs;
-  model.max_draft_sequences = loop.limits.max_running;
+  model.max_running = loop.limits.max_running;
   model.limits.max_rows = Scheduler::MaxRows(loop.limits);
   model.limits.max_output_rows = Scheduler::MaxOutputRows(loop.limits);
   model.limits.max_scratch_pages = Scheduler::MaxScratchPages(loop.layout, loop.limits);

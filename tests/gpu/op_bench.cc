@@ -47,8 +47,8 @@ Ceilings MeasureCeilings(CudaDevice& device) {
       MedianSeconds(device, 4, [&](int) { kernels::LaunchProbe(probe, device.stream()); }) * 1e-9;
 
   constexpr int kSize = 8192;
-  const std::unique_ptr<Device> host = MakeCpuDevice();
-  TensorSet values(*host);
+  Device& host = HostDevice();
+  TensorSet values(host);
   const int index = values.Normal(kSize, kSize, 1.0);
   const auto on_device = values.CopyTo(device);
   kernels::CublasLt blas;
@@ -64,8 +64,8 @@ Ceilings MeasureCeilings(CudaDevice& device) {
 }
 
 BenchLine MeasureCase(OpCase& op_case, CudaDevice& device, Ops& ops, const Ceilings& ceilings) {
-  const std::unique_ptr<Device> host = MakeCpuDevice();
-  TensorSet made(*host);
+  Device& host = HostDevice();
+  TensorSet made(host);
   op_case.Make(made);
   const int64_t copies = std::clamp<int64_t>(
       kRotatedBytes / std::max<int64_t>(made.num_bytes(), 1) + 1, 1, kBenchLaunches);

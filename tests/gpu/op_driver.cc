@@ -49,8 +49,8 @@ bool Wanted(const OpCase& op_case, const Options& options) {
 // Under a sanitizer a kernel runs a thousand times slower.
 bool IsSmall(OpCase& op_case) {
   constexpr int64_t kBytes = int64_t{8} << 20, kFlops = 500'000'000;
-  const std::unique_ptr<Device> host = MakeCpuDevice();
-  TensorSet set(*host);
+  Device& host = HostDevice();
+  TensorSet set(host);
   op_case.Make(set);
   return op_case.Bytes() <= kBytes && op_case.Flops() <= kFlops && set.num_bytes() <= 16 * kBytes;
 }
@@ -111,12 +111,12 @@ int Main(int argc, char** argv) {
       if (Wanted(*op_case, options)) fmt::print("{}\n", op_case->Name());
     return 0;
   }
-  if (options.on_cpu) return Test(options, *MakeCpuDevice(), *MakeCpuOps(0));
+  if (options.on_cpu) return Test(options, HostDevice(), *MakeCpuOps(0));
   try {
-    const std::unique_ptr<CudaDevice> device = OpenCudaDevice(0);
-    const std::unique_ptr<Ops> ops = MakeCudaOps(*device);
-    return options.command == "bench" ? Bench(options, *device, *ops)
-                                      : Test(options, *device, *ops);
+    std::unique_ptr<CudaDevice> opened = OpenCudaDevice(0);
+    CudaDevice& device = *opened;
+    const std::unique_ptr<Ops> ops = MakeCudaOps(std::move(opened));
+    return options.command == "bench" ? Bench(options, device, *ops) : Test(options, device, *ops);
   } catch (const std::exception& error) {
     fmt::print(stderr, "op_driver: {}\n", error.what());
     return 1;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh ops|sanitize|bench [FILTER]: op cases on the GPU of this machine. Run it in the folder that `make gpu-bundle` made, or
-# name that folder in BUNDLE's place: run.sh ops "" FOLDER. cuBLASLt is looked for where CUDA 13 usually lies.
+# run.sh ops|sanitize|bench|models [FILTER]: op cases and models on the GPU of this machine. Run it in the folder that `make gpu-bundle` made,
+# or name that folder in BUNDLE's place: run.sh ops "" FOLDER. cuBLASLt is looked for where CUDA 13 usually lies.
 set -uo pipefail
 what=${1:-ops} filter=${2:-} folder=${3:-.}
 driver=$folder/op_driver
@@ -17,5 +17,8 @@ case $what in
     exit $status
     ;;
   bench) "$driver" bench --filter "$filter" --json bench.json ;;
-  *) echo "usage: run.sh ops|sanitize|bench [FILTER] [FOLDER]" >&2; exit 2 ;;
+  models)
+    "$folder/model_driver" "small:$folder/configs" "$folder/models/pebble:$folder/models/pebble-assistant"
+    ;;
+  *) echo "usage: run.sh ops|sanitize|bench|models [FILTER] [FOLDER]" >&2; exit 2 ;;
 esac

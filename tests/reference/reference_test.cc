@@ -105,7 +105,7 @@ TEST_P(ReferenceTest, RowsThatStopEarlyChangeNoBit) {
 TEST_P(ReferenceTest, ARowInABatchEqualsTheRowAlone) {
   const KvLayout layout =
       KvLayout::Make(KvShapes(target_->config), target_->config.window, DType::kF32);
-  KvArena arena(layout, 40);
+  KvArena arena(layout, 40, HostDevice());
   arena.Poison();
   Gemma4::Limits limits{400, 400, true, DType::kF32, 40};
   Gemma4 model(target_->config, target_->weights, *ops_, arena, limits);

@@ -112,9 +112,13 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   EngineOptions options = flags.engine;
   options.max_queued_requests =
       std::max(options.max_queued_requests, flags.workload.num_requests + 1);
-  plan_ = PlanModel(flags.model, flags.memory, options, {AvailableMemoryBytes(), true}).memory;
+  LoadOptions load;
+  load.ops = OpenGpuOps(flags.model.backend);
+  plan_ = PlanModel(flags.model, flags.memory, options, MemoryBudget::Of(load.ops.get())).memory;
   NeedContext(plan_, options.max_model_len);
-  LoadedModel model = LoadModel(flags.model);
+  const double start = Now();
+  LoadedModel model = LoadModel(flags.model, load);
+  load_seconds_ = Now() - start;
   if (flags.skip_tokenizer) model.tokenizer = nullptr;
   tokenizer_ = model.tokenizer;
   template_ = model.chat.revision;
@@ -123,6 +127,7 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   has_drafter_ = model.drafter != nullptr;
   options = WithModel(plan_.options, flags.model, model);
   engine_ = std::make_unique<Engine>(std::move(model.target), std::move(model.drafter), options);
+  ready_seconds_ = Now() - start;
 }
 
 std::vector<BenchRequest> BenchEngine::MakeRequests() const {
@@ -184,6 +189,9 @@ json::object BenchEngine::Tell() const {
       {"drafter", has_drafter_ ? drafter_reason_ : "none"},
       {"drafts_a_burst", flags_.model.num_drafts() < 0 ? json::value("adaptive")
                                                        : json::value(flags_.model.num_drafts())},
+      {"device", plan_.is_cpu ? "cpu" : "gpu"},
+      {"load_s", load_seconds_},
+      {"ready_s", ready_seconds_},
       {"context", engine_->max_model_len()},
       {"kv_slabs", plan_.num_slabs},
       {"slab_bytes", plan_.layout.slab_bytes},
@@ -194,11 +202,14 @@ json::object BenchEngine::Tell() const {
 }
 
 std::string BenchEngine::Line() const {
-  return fmt::format("{}{}   drafter {}   context {}   at most {} run   chunk {}   prefix cache {}",
-                     model_name_, flags_.model.load_format == "dummy" ? ", random weights" : "",
-                     has_drafter_ ? drafter_reason_ : "none", engine_->max_model_len(),
-                     plan_.options.max_running_requests, plan_.options.chunk_tokens,
-                     plan_.options.prefix_cache ? "on" : "off");
+  return fmt::format(
+      "{}{} on the {}   loaded in {:.2f} s, ready in {:.2f} s   drafter {}   "
+      "context {}   at most {} run   chunk {}   prefix cache {}",
+      model_name_, flags_.model.load_format == "dummy" ? ", random weights" : "",
+      plan_.is_cpu ? "CPU" : "GPU", load_seconds_, ready_seconds_,
+      has_drafter_ ? drafter_reason_ : "none", engine_->max_model_len(),
+      plan_.options.max_running_requests, plan_.options.chunk_tokens,
+      plan_.options.prefix_cache ? "on" : "off");
 }
 
 }  // namespace lapidary

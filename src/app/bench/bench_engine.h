@@ -70,6 +70,7 @@ class BenchEngine {
   std::shared_ptr<const Tokenizer> tokenizer_;
   TemplateRevision template_ = TemplateRevision::kEdge;
   bool has_drafter_ = false;
+  double load_seconds_ = 0, ready_seconds_ = 0;
   std::unique_ptr<Engine> engine_;
   uint64_t next_id_ = 1;
 };

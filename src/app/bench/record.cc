@@ -55,7 +55,7 @@ std::string Number(double value) {
 json::object TellMachine() {
   json::object machine = {{"cpu", ProcValue("/proc/cpuinfo", "model name")},
                           {"logical_cpus", std::thread::hardware_concurrency()},
-                          {"available_memory_bytes", AvailableMemoryBytes()},
+                          {"available_memory_bytes", HostDevice().free_bytes()},
                           {"instruction_set", InstructionSet()},
                           {"load_average", FirstLine("/proc/loadavg")}};
   machine["gpus"] = json::value_from(Gpus());

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
+#include <map>
 
 #include "app/model/find_model.h"
 #include "io/json.h"
@@ -45,14 +45,21 @@ void ReadSpeculativeConfig(ModelFlags& flags, const std::string& text) {
   }
 }
 
+std::unique_ptr<Checkpoint> LoadWeights(const ModelFlags& flags, const fs::path& dir,
+                                        const LoadOptions& options) {
+  if (flags.load_format != "dummy") return OrThrow(LoadCheckpoint(dir, options));
+  const Device& device = options.ops != nullptr ? options.ops->device() : HostDevice();
+  return OrThrow(MakeDummyCheckpoint(dir, static_cast<uint64_t>(device.free_bytes()), options.ops));
+}
+
 std::unique_ptr<Checkpoint> LoadDrafter(const ModelFlags& flags, const fs::path& dir,
-                                        const ModelConfig& target) {
-  auto drafter = flags.load_format == "dummy"
-                     ? OrThrow(MakeDummyCheckpoint(dir, AvailableMemoryBytes()))
-                     : OrThrow(LoadCheckpoint(dir, {}));
+                                        const Checkpoint& target) {
+  LoadOptions options;
+  options.ops = target.ops;
+  auto drafter = LoadWeights(flags, dir, options);
   if (!drafter->config.is_drafter)
     throw StartupError(fmt::format("--draft-model {} is not an assistant", dir.string()));
-  OrThrow(CheckDrafterFits(target, drafter->config));
+  OrThrow(CheckDrafterFits(target.config, drafter->config));
   return drafter;
 }
 
@@ -66,7 +73,7 @@ void ChooseDrafter(const ModelFlags& flags, LoadedModel& model) {
   model.drafter_reason = choice.reason;
   // A drafter that was named is checked even when it is not used.
   if (choice.dir && (flags.num_drafts() != 0 || !flags.draft_model.empty()))
-    model.drafter = LoadDrafter(flags, *choice.dir, model.target->config);
+    model.drafter = LoadDrafter(flags, *choice.dir, *model.target);
   if (choice.dir)
     model.drafter_reason = fmt::format("{}, {}", choice.dir->filename().string(), choice.reason);
   if (choice.dir) return;
@@ -79,15 +86,6 @@ void ChooseDrafter(const ModelFlags& flags, LoadedModel& model) {
 }
 
 }  // namespace
-
-uint64_t AvailableMemoryBytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  uint64_t kib = 0;
-  while (file >> key >> kib && std::getline(file, unit))
-    if (key == "MemAvailable:") return kib * 1024;
-  throw StartupError("cannot read MemAvailable of /proc/meminfo");
-}
 
 TemplateChoice ChooseTemplate(const fs::path& model_dir, const ModelConfig& config) {
   const TemplateRevision nearest = DefaultTemplate(config.ple_width > 0);
@@ -114,6 +112,14 @@ void AddModelFlags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--draft-model,--speculative-draft-model-path", flags.draft_model,
                  "the same of the drafter (default: MODEL-assistant)");
   app.add_option("--download-dir", flags.hub_dir, "the Hub cache (default: the Hub's own place)");
+}
+
+void AddBackendFlag(CLI::App& app, BackendKind& backend) {
+  static const std::map<std::string, BackendKind> kNames = {
+      {"auto", BackendKind::kAuto}, {"cpu", BackendKind::kCpu}, {"cuda", BackendKind::kCuda}};
+  app.add_option("--backend,--device", backend, "auto: a GPU if there is one; cpu; cuda")
+      ->transform(CLI::CheckedTransformer(kNames))
+      ->option_text("NAME");
 }
 
 void AddLoadFlags(CLI::App& app, ModelFlags& flags) {
@@ -145,16 +151,16 @@ void AddLoadFlags(CLI::App& app, ModelFlags& flags) {
          "of drafts: newest, last-kv, or auto: the better one, measured (auto)")
       ->check(CLI::IsMember({"auto", "newest", "last-kv"}));
   app.add_flag_callback("--no-mtp", [&] { AskDrafts(flags, 0); }, "no drafts");
+  AddBackendFlag(app, flags.backend);
   app.add_option("--load-format", flags.load_format, "auto, or dummy: random weights")
       ->check(CLI::IsMember({"auto", "dummy"}));
 }
 
-LoadedModel LoadModel(const ModelFlags& flags, const LoadOptions& options) {
+LoadedModel LoadModel(const ModelFlags& flags, LoadOptions options) {
+  if (options.ops == nullptr) options.ops = OpenGpuOps(flags.backend);
   LoadedModel model;
   model.dir = FindModel(flags.model, flags.HubDir());
-  model.target = flags.load_format == "dummy"
-                     ? OrThrow(MakeDummyCheckpoint(model.dir, AvailableMemoryBytes()))
-                     : OrThrow(LoadCheckpoint(model.dir, options));
+  model.target = LoadWeights(flags, model.dir, options);
   const ModelConfig& config = model.target->config;
   if (config.is_drafter)
     throw StartupError(

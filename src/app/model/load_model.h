@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "model/config.h"
 #include "model/loader.h"
+#include "ops/gpu_ops.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -32,10 +33,12 @@ struct ModelFlags {
   int num_drafts() const { return asked_drafts.value_or(-1); }  // 0: none; -1: adaptive
   std::string algorithm;                                        // SGLang's name, if given
   std::optional<DraftPosition> draft_position;                  // none: measured
+  BackendKind backend = BackendKind::kAuto;
   std::filesystem::path HubDir() const;
 };
 void AddModelFlags(CLI::App& app, ModelFlags& flags);  // which folders
 void AddLoadFlags(CLI::App& app, ModelFlags& flags);   // what is made of them
+void AddBackendFlag(CLI::App& app, BackendKind& backend);
 
 struct LoadedModel {
   std::filesystem::path dir;
@@ -47,8 +50,9 @@ struct LoadedModel {
   TemplateChoice chat;
 };
 
-// Throws StartupError. `options.progress` sees the target's bytes.
-LoadedModel LoadModel(const ModelFlags& flags, const LoadOptions& options = {});
+// Throws StartupError. `options.progress` sees the target's bytes. Opens the GPU that the flags
+// name unless `options` has one.
+LoadedModel LoadModel(const ModelFlags& flags, LoadOptions options = {});
 
 // The end ids of generation_config.json, of config.json, and those of <eos>, <turn|> and
 // <|tool_response> by content; the suppressed ids; the drafts a
@@ -57,9 +61,6 @@ EngineOptions WithModel(EngineOptions options, const ModelFlags& flags, const Lo
 
 // The tokenizer, for commands that cannot do without one. Throws StartupError.
 const Tokenizer& NeedTokenizer(const LoadedModel& model);
-
-// MemAvailable of this machine.
-uint64_t AvailableMemoryBytes();
 
 template <typename T>
 T OrThrow(Result<T> result) {

@@ -65,7 +65,7 @@ class KvBound {
   bool given_ = false;
 };
 
-void BoundKv(const MemoryFlags& flags, const DeviceMemory& device, const KvFormula& formula,
+void BoundKv(const MemoryFlags& flags, const MemoryBudget& device, const KvFormula& formula,
              int context, MemoryPlan& plan) {
   const auto slab_bytes = static_cast<uint64_t>(plan.layout.slab_bytes);
   const uint64_t held = plan.weight_bytes + plan.workspace_bytes;
@@ -152,7 +152,7 @@ void AddMemoryFlags(CLI::App& app, MemoryFlags& flags, EngineOptions& options) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option("--chunked-prefill-size", flags.chunk_tokens,
-                 "tokens a step, of prompts and replies (256)")
+                 "tokens a step, of prompts and replies (256; on a GPU 4096 or 8192)")
       ->check(CLI::Range(kMinChunk, 65536));
   app.add_option("--max-num-batched-tokens", flags.max_batched_tokens, "the same")
       ->check(CLI::Range(kMinChunk, 65536));
@@ -180,6 +180,11 @@ void AddMemoryFlags(CLI::App& app, MemoryFlags& flags, EngineOptions& options) {
       ->check(CLI::Range(1, 1 << 24));
 }
 
+MemoryBudget MemoryBudget::Of(const Ops* gpu) {
+  return gpu == nullptr ? MemoryBudget{static_cast<uint64_t>(HostDevice().free_bytes()), true}
+                        : MemoryBudget{static_cast<uint64_t>(gpu->device().total_bytes()), false};
+}
+
 int64_t MemoryPlan::Requests(int num_tokens) const {
   return num_slabs / KvFormula(layout, MaxDrafts(options)).SlabsFor(num_tokens);
 }
@@ -192,12 +197,13 @@ std::vector<int> MemoryPlan::Lengths() const {
 }
 
 MemoryPlan PlanMemory(const ModelConfig& config, const MemoryFlags& flags, EngineOptions options,
-                      const DeviceMemory& device) {
+                      const MemoryBudget& device) {
   if (options.max_model_len > config.max_position)
     throw StartupError(fmt::format("--max-model-len {} is more than the model's {}",
                                    options.max_model_len, config.max_position));
-  options.chunk_tokens = ChunkTokens(flags, options.chunk_tokens);
+  options.chunk_tokens = ChunkTokens(flags, DefaultChunkTokens(config, device.is_cpu));
   MemoryPlan plan;
+  plan.is_cpu = device.is_cpu;
   plan.device_bytes = device.bytes;
   plan.max_position = config.max_position;
   plan.weight_bytes = WeightBytes(config);

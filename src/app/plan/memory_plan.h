@@ -36,6 +36,7 @@ Result<int> ParseTokenCount(const std::string& text);
 void AddTokenCount(CLI::App& app, const std::string& names, int& value, const std::string& text);
 
 struct MemoryPlan {
+  bool is_cpu = true;
   uint64_t device_bytes = 0, weight_bytes = 0, workspace_bytes = 0;
   uint64_t kv_bytes = 0;  // the bound
   std::string kv_reason;  // where the bound comes from, with its flag
@@ -50,16 +51,17 @@ struct MemoryPlan {
   int max_position = 0;
 };
 
-// What the device has for us: all of a GPU's memory, the available memory of a CPU's machine.
-struct DeviceMemory {
+// What the device has for us: all of a GPU's memory, or the available memory of a CPU's machine.
+struct MemoryBudget {
   uint64_t bytes = 0;
   bool is_cpu = true;
   DType dtype() const { return is_cpu ? DType::kF32 : DType::kBf16; }
+  static MemoryBudget Of(const Ops* gpu);  // null: the CPU's
 };
 
 // Throws StartupError when the flags leave nothing for KV.
 MemoryPlan PlanMemory(const ModelConfig& config, const MemoryFlags& flags, EngineOptions options,
-                      const DeviceMemory& device);
+                      const MemoryBudget& device);
 
 std::string GiB(uint64_t bytes);  // "12.34"
 

@@ -71,7 +71,8 @@ void PrintJson(const MemoryPlan& plan, bool is_cpu) {
 
 int RunPlan(const PlanFlags& flags) {
   const bool is_cpu = flags.device_bytes == 0;
-  const DeviceMemory device = {is_cpu ? AvailableMemoryBytes() : flags.device_bytes, is_cpu};
+  const MemoryBudget device =
+      is_cpu ? MemoryBudget::Of(nullptr) : MemoryBudget{flags.device_bytes, false};
   const MemoryPlan plan = PlanModel(flags.model, flags.memory, flags.engine, device).memory;
   if (flags.json_output)
     PrintJson(plan, is_cpu);

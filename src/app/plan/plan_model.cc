@@ -9,7 +9,7 @@
 namespace lapidary {
 
 PlannedModel PlanModel(const ModelFlags& model, const MemoryFlags& memory,
-                       const EngineOptions& engine, const DeviceMemory& device) {
+                       const EngineOptions& engine, const MemoryBudget& device) {
   PlannedModel planned;
   planned.dir = FindModel(model.model, model.HubDir());
   planned.config = OrThrow(ReadModelConfig(planned.dir));

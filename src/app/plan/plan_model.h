@@ -18,7 +18,7 @@ struct PlannedModel {
 
 // Throws StartupError; an assistant is no model to plan for.
 PlannedModel PlanModel(const ModelFlags& model, const MemoryFlags& memory,
-                       const EngineOptions& engine, const DeviceMemory& device);
+                       const EngineOptions& engine, const MemoryBudget& device);
 
 // Throws StartupError where the KV cache holds no request of this length; 0: of any length.
 void NeedContext(const MemoryPlan& plan, int max_model_len);

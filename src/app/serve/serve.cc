@@ -61,10 +61,9 @@ void PrintPlan(const ServeFlags& flags, const MemoryPlan& plan, const ModelConfi
              config.window, full, plan.context);
   const auto kv = static_cast<uint64_t>(plan.num_slabs * plan.layout.slab_bytes);
   fmt::print(stderr,
-             "plan    GiB of {} available: weights {} (mapped), workspace {}, KV {} of at most {}: "
-             "{}\n",
-             GiB(plan.device_bytes), GiB(plan.weight_bytes), GiB(plan.workspace_bytes), GiB(kv),
-             GiB(plan.kv_bytes), plan.kv_reason);
+             "plan    GiB of {} available: weights {}{}, workspace {}, KV {} of at most {}: {}\n",
+             GiB(plan.device_bytes), GiB(plan.weight_bytes), plan.is_cpu ? " (mapped)" : "",
+             GiB(plan.workspace_bytes), GiB(kv), GiB(plan.kv_bytes), plan.kv_reason);
   std::string fits;
   for (const int tokens : plan.Lengths())
     fits +=
@@ -122,8 +121,9 @@ json::object TellPlan(const MemoryPlan& plan) {
 }
 
 std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const MemoryPlan& plan,
-                                           ApiServer& server) {
+                                           const std::shared_ptr<Ops>& gpu, ApiServer& server) {
   LoadOptions load;
+  load.ops = gpu;
   load.progress = [&server](uint64_t done, uint64_t total) { server.SetProgress(done, total); };
   LoadedModel model = LoadModel(flags.model, load);
   if (flags.skip_tokenizer)
@@ -158,9 +158,9 @@ void Drain(ApiServer& server, const sigset_t& signals, int timeout_s) {
 
 // The model's own numbers before anything is read or opened: a folder that cannot be served says so
 // at once.
-MemoryPlan PlanServe(const ServeFlags& flags) {
+MemoryPlan PlanServe(const ServeFlags& flags, const Ops* gpu) {
   const PlannedModel planned =
-      PlanModel(flags.model, flags.memory, flags.engine, {AvailableMemoryBytes(), true});
+      PlanModel(flags.model, flags.memory, flags.engine, MemoryBudget::Of(gpu));
   const MemoryPlan& plan = planned.memory;
   PrintPlan(flags, plan, planned.config);
   NeedContext(plan, flags.engine.max_model_len);
@@ -176,7 +176,7 @@ int RunServe(ServeFlags flags) {
   ResolveServeFlags(flags);
   flags.api.version = LAPIDARY_VERSION;
   if (flags.dry_run) {
-    PlanServe(flags);
+    PlanServe(flags, OpenGpuOps(flags.model.backend).get());
     return 0;
   }
   // Blocked before any thread starts, so that only the waits below see them.
@@ -188,15 +188,17 @@ int RunServe(ServeFlags flags) {
   signal(SIGPIPE, SIG_IGN);
   spdlog::set_level(spdlog::level::from_str(*LogLevel(flags.log_level)));
 
+  const std::shared_ptr<Ops> gpu = OpenGpuOps(flags.model.backend);
   ApiServer server(flags.api);
   failing_server = &server;
   SetCheckFailureHandler(FailStop);
-  fmt::print(stderr, "lapidary {}   CPU, {}   http://{}:{} (loading)\n", LAPIDARY_VERSION,
-             InstructionSet(), flags.api.host, server.port());
+  fmt::print(stderr, "lapidary {}   {}   http://{}:{} (loading)  [--backend]\n", LAPIDARY_VERSION,
+             gpu == nullptr ? fmt::format("CPU, {}", InstructionSet()) : gpu->device().name(),
+             flags.api.host, server.port());
   {
     const LoadingGuard guard(signals);
-    const MemoryPlan plan = PlanServe(flags);
-    server.Attach(LoadBackend(flags, plan, server));
+    const MemoryPlan plan = PlanServe(flags, gpu.get());
+    server.Attach(LoadBackend(flags, plan, gpu, server));
   }
   fmt::print(stderr, "ready   in {:.2f} s\n",
              std::chrono::duration<double>(Clock::now() - start).count());

@@ -62,18 +62,30 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // A block copies one row.
+template <bool kInF32>
 __global__ void __launch_bounds__(kThreads) GatherKernel(const __grid_constant__ GatherParams p) {
   GridDependencyLaunch();
   GridDependencyWait();
   const int64_t row = blockIdx.x;
-  const Bf16* in = p.in + int64_t{p.rows[row]} * p.in_stride;
+  const int32_t from = p.rows[row];
   Bf16* out = p.out + row * p.out_stride;
   for (int column = static_cast<int>(threadIdx.x) * kVector; column < p.num_cols;
        column += kThreads * kVector) {
     float v[kVector];
-    Unpack8(*reinterpret_cast<const uint4*>(in + column), v);
+    const int64_t place = from * p.in_stride + column;
+    if (from < 0) {
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) v[i] *= p.scale;
+      for (float& x : v) x = NAN;
+    } else if (kInF32) {
+      const float4* in = reinterpret_cast<const float4*>(static_cast<const float*>(p.in) + place);
+      const float4 low = in[0], high = in[1];
+      v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w;
+      v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+    } else {
+      Unpack8(*reinterpret_cast<const uint4*>(static_cast<const Bf16*>(p.in) + place), v);
+    }
+#pragma unroll
+    for (float& x : v) x *= p.scale;
     *reinterpret_cast<uint4*>(out + column) = Pack8(v);
   }
 }
@@ -91,8 +103,8 @@ __global__ void __launch_bounds__(32) CompactKernel(const __grid_constant__ Gath
 #pragma unroll
     for (int i = 0; i < kAhead; ++i)
       if (row + i < p.num_rows)
-        v[i] =
-            *reinterpret_cast<const uint4*>(p.in + int64_t{p.rows[row + i]} * p.in_stride + column);
+        v[i] = *reinterpret_cast<const uint4*>(static_cast<const Bf16*>(p.in) +
+                                               int64_t{p.rows[row + i]} * p.in_stride + column);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i)
       if (row + i < p.num_rows)
@@ -110,6 +122,41 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < p.num_from; ++i)
     if (p.ids[row] == p.from[i]) id = p.to;
   p.out[row] = id;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    ScatterIdsKernel(const __grid_constant__ ScatterIdsParams p) {
+  GridDependencyLaunch();
+  GridDependencyWait();
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (i < p.count) p.out[p.indices[i]] = p.ids[i];
+}
+
+// A draw's half as the bits of a bf16 in the upper half of a word.
+__device__ __forceinline__ uint32_t DummyBits(uint32_t lane, const FillDummyParams& p) {
+  const float uniform = static_cast<float>(lane) - 32767.5f;
+  const uint32_t bits = __float_as_uint(__fadd_rn(__fmul_rn(uniform, p.step), p.centre));
+  return bits + 0x7fffu + ((bits >> 16) & 1u);
+}
+
+// A thread makes pairs of elements with a grid stride.
+__global__ void __launch_bounds__(kThreads)
+    FillDummyKernel(const __grid_constant__ FillDummyParams p) {
+  GridDependencyLaunch();
+  GridDependencyWait();
+  const auto key_low = static_cast<uint32_t>(p.key), key_high = static_cast<uint32_t>(p.key >> 32);
+  for (int64_t pair = FirstItem(); pair < (p.count + 1) / 2; pair += ItemStep()) {
+    uint32_t x = static_cast<uint32_t>(pair) + key_low;
+    x = (x ^ (x >> 16)) * 0x21f0aaadu;
+    x = (x ^ (x >> 15) ^ key_high ^ static_cast<uint32_t>(pair >> 32)) * 0x735a2d97u;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    x ^= x >> 16;
+    const uint32_t low = DummyBits(x & 0xffffu, p) >> 16;
+    if (2 * pair + 1 < p.count)
+      reinterpret_cast<uint32_t*>(p.out)[pair] = low | (DummyBits(x >> 16, p) & 0xffff0000u);
+    else
+      reinterpret_cast<uint16_t*>(p.out)[2 * pair] = static_cast<uint16_t>(low);
+  }
 }
 
 unsigned Blocks(int64_t items) {
@@ -158,17 +205,28 @@ void LaunchReplaceIds(const ReplaceIdsParams& p, Stream stream) {
          {static_cast<unsigned>((p.num_rows + kThreads - 1) / kThreads), kThreads}, stream, p);
 }
 
+void LaunchScatterIds(const ScatterIdsParams& p, Stream stream) {
+  Launch("ScatterIds", ScatterIdsKernel,
+         {static_cast<unsigned>((p.count + kThreads - 1) / kThreads), kThreads}, stream, p);
+}
+
+void LaunchFillDummy(const FillDummyParams& p, Stream stream) {
+  Require(reinterpret_cast<unsigned long long>(p.out) % 4 == 0, "FillDummy", "elements", p.count);
+  Launch("FillDummy", FillDummyKernel, {Blocks((p.count + 1) / 2), kThreads}, stream, p);
+}
+
 void LaunchGather(const GatherParams& p, Stream stream) {
   Require(p.num_cols % kVector == 0 && p.in_stride % kVector == 0 && p.out_stride % kVector == 0 &&
               Aligned16(p.in) && Aligned16(p.out),
           "Gather", "columns", p.num_cols);
   if (p.num_rows == 0) return;
   if (p.in == p.out) {
-    Require(p.scale == 1.0f, "Gather", "a scale in place, rows", p.num_rows);
+    Require(p.scale == 1.0f && !p.in_f32, "Gather", "a scale in place, rows", p.num_rows);
     Launch("Compact", CompactKernel, {static_cast<unsigned>((p.num_cols / kVector + 31) / 32), 32},
            stream, p);
   } else {
-    Launch("Gather", GatherKernel, {static_cast<unsigned>(p.num_rows), kThreads}, stream, p);
+    Launch("Gather", p.in_f32 ? GatherKernel<true> : GatherKernel<false>,
+           {static_cast<unsigned>(p.num_rows), kThreads}, stream, p);
   }
 }
 

@@ -78,9 +78,11 @@ struct RoundRowsParams {
 };
 void LaunchRoundRows(const RoundRowsParams& params, Stream stream);
 
-// out[i] = in[rows[i]] * scale. In place (out = in) only with ascending rows: then rows[i] >= i.
+// out[i] = in[rows[i]] * scale, NaN where rows[i] < 0. In place (out = in) only with ascending
+// rows: then rows[i] >= i.
 struct GatherParams {
-  const Bf16* in = nullptr;       // [table_rows,D]
+  const void* in = nullptr;  // [table_rows,D] bf16, or f32 with in_f32
+  bool in_f32 = false;
   Bf16* out = nullptr;            // [T,D]
   const int32_t* rows = nullptr;  // [T]
   int64_t in_stride = 0, out_stride = 0;
@@ -97,6 +99,24 @@ struct ReplaceIdsParams {
   int32_t from[16] = {}, to = 0;
 };
 void LaunchReplaceIds(const ReplaceIdsParams& params, Stream stream);
+
+// out[indices[i]] = ids[i]; no index occurs twice.
+struct ScatterIdsParams {
+  int32_t* out = nullptr;
+  const int32_t* indices = nullptr;
+  const int32_t* ids = nullptr;
+  int count = 0;
+};
+void LaunchScatterIds(const ScatterIdsParams& params, Stream stream);
+
+// Dummy numbers (ops/dummy_rule.h).
+struct FillDummyParams {
+  Bf16* out = nullptr;
+  int64_t count = 0;
+  uint64_t key = 0;
+  float centre = 0, step = 0;
+};
+void LaunchFillDummy(const FillDummyParams& params, Stream stream);
 
 }  // namespace lapidary::kernels
 

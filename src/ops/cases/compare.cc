@@ -70,8 +70,8 @@ Difference Compare(const Tensor& expected, const Tensor& actual) {
 }
 
 std::string CheckCase(OpCase& op_case, Ops& cpu_ops, Ops& ops, Device& device) {
-  const std::unique_ptr<Device> host = MakeCpuDevice();
-  TensorSet expected(*host);
+  Device& host = HostDevice();
+  TensorSet expected(host);
   op_case.Make(expected);
   const std::unique_ptr<TensorSet> actual = expected.CopyTo(device);
   op_case.Run(cpu_ops, expected);

@@ -65,20 +65,20 @@ class WrongNorm : public OpCase {
 };
 
 TEST(CheckCase, FindsAPlantedFault) {
-  const std::unique_ptr<Device> device = MakeCpuDevice();
+  Device& device = HostDevice();
   const std::unique_ptr<Ops> ops = MakeCpuOps(1), other = MakeCpuOps(2);
   WrongNorm wrong;
-  EXPECT_NE(CheckCase(wrong, *ops, *other, *device), "");
+  EXPECT_NE(CheckCase(wrong, *ops, *other, device), "");
 }
 
 TEST(CheckCase, CasesAreSound) {
-  const std::unique_ptr<Device> device = MakeCpuDevice();
+  Device& device = HostDevice();
   const std::unique_ptr<Ops> ops = MakeCpuOps(1), other = MakeCpuOps(2);
   int count = 0;
   for (const auto& op_case : AllOpCases()) {
     if (op_case->only_bench() || op_case->Bytes() > 200'000 || op_case->Flops() > 20'000'000)
       continue;
-    EXPECT_EQ(CheckCase(*op_case, *ops, *other, *device), "") << op_case->Name();
+    EXPECT_EQ(CheckCase(*op_case, *ops, *other, device), "") << op_case->Name();
     ++count;
   }
   EXPECT_GT(count, 10);

@@ -155,16 +155,22 @@ class PerLayerInputCase : public OpCase {
 // Embedding (a table and a scale), gather, and the compaction of rows in place.
 class GatherCase : public OpCase {
  public:
-  enum class Kind { kEmbed, kGather, kCompact };
+  enum class Kind { kEmbed, kGather, kCompact, kRound };  // kRound: from f32
   GatherCase(Kind kind, int64_t rows, int64_t cols, int64_t table_rows)
       : kind_(kind), rows_(rows), cols_(cols), table_rows_(table_rows) {}
   std::string Name() const override {
-    const char* names[] = {"embed", "gather", "compact"};
+    const char* names[] = {"embed", "gather", "compact", "gather_f32"};
     return fmt::format("{}/T{}xD{}/of{}", names[static_cast<int>(kind_)], rows_, cols_,
                        table_rows_);
   }
   void Make(TensorSet& set) override {
     table_ = set.Normal(table_rows_, cols_, 1.0);
+    if (kind_ == Kind::kRound) {
+      std::normal_distribution<float> normal;
+      std::vector<float> values(static_cast<size_t>(table_rows_ * cols_));
+      for (float& value : values) value = normal(set.rng());
+      table_ = set.Add(DType::kF32, table_rows_, cols_, values.data());
+    }
     ids_.resize(static_cast<size_t>(rows_));
     for (int32_t& id : ids_)
       id = static_cast<int32_t>(set.rng()() % static_cast<uint64_t>(table_rows_));
@@ -176,6 +182,7 @@ class GatherCase : public OpCase {
       std::sort(ids_.begin(), ids_.end());
     }
     if (rows_ > 0 && kind_ == Kind::kEmbed) ids_.back() = static_cast<int32_t>(table_rows_) - 1;
+    if (rows_ > 1 && kind_ == Kind::kEmbed) ids_[1] = -1;  // padding
     out_ = kind_ == Kind::kCompact ? table_ : set.Output(DType::kBf16, rows_, cols_);
     rows_tensor_ = set.Ids(ids_);
   }
@@ -216,6 +223,23 @@ class ReplaceIdsCase : public OpCase {
   int ids_ = 0, out_ = 0;
 };
 
+class FillDummyCase : public OpCase {
+ public:
+  FillDummyCase(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
+  std::string Name() const override { return fmt::format("fill_dummy/{}x{}", rows_, cols_); }
+  void Make(TensorSet& set) override { out_ = set.Output(DType::kBf16, rows_, cols_); }
+  void Run(Ops& ops, const TensorSet& set) override {
+    ops.FillDummy(set[out_], {0x8f3a61c2b4d5e697u, 0.3f, 1.7e-5f});
+  }
+  std::vector<CaseOutput> Outputs() const override { return {{out_}}; }
+  Tolerance tolerance() const override { return {0, 0}; }
+  int64_t Bytes() const override { return 2 * rows_ * cols_; }
+
+ private:
+  int64_t rows_, cols_;
+  int out_ = 0;
+};
+
 }  // namespace
 
 void AddElementwiseCases(OpCases& cases) {
@@ -245,11 +269,15 @@ void AddElementwiseCases(OpCases& cases) {
   cases.push_back(std::make_unique<PerLayerInputCase>(2048, 42, 256));
   cases.push_back(std::make_unique<PerLayerInputCase>(5, 6, 64));
   cases.push_back(std::make_unique<ReplaceIdsCase>());
+  cases.push_back(std::make_unique<FillDummyCase>(1, 1));
+  cases.push_back(std::make_unique<FillDummyCase>(3, 131));
+  cases.push_back(std::make_unique<FillDummyCase>(4096, 2816));
   using Kind = GatherCase::Kind;
   cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, 1, 1536, 1000));
   cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, 80, 5376, 30000));
   cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, 2048, 5376, 30000));
   cases.push_back(std::make_unique<GatherCase>(Kind::kGather, 33, 2560, 700));
+  cases.push_back(std::make_unique<GatherCase>(Kind::kRound, 80, 5376, 80));
   cases.push_back(std::make_unique<GatherCase>(Kind::kCompact, 41, 2560, 300));
   cases.push_back(std::make_unique<GatherCase>(Kind::kCompact, 300, 1536, 300));
 }

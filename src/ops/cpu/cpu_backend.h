@@ -14,6 +14,11 @@ class CpuBackend : public Ops {
  public:
   explicit CpuBackend(int num_threads) : pool_(num_threads) {}
 
+  Device& device() const override { return HostDevice(); }
+  DType dtype() const override { return DType::kF32; }
+  Batch PlaceBatch(const Batch& batch) override { return batch; }
+  // dummy.cc
+  void FillDummy(Tensor out, const DummyRule& rule) override;
   // elementwise.cc
   void Embed(Tensor out, Tensor table, Tensor ids, float scale) override;
   void ReplaceIds(Tensor out, Tensor ids, std::span<const int> from, int32_t to) override;

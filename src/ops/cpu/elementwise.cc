@@ -1,5 +1,6 @@
 // Embedding, norms, activations: one row at a time.
 #include <algorithm>
+#include <limits>
 
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/vector.h"
@@ -17,7 +18,12 @@ void CpuBackend::Embed(Tensor out, Tensor table, Tensor ids, float scale) {
   std::vector<float> row, scaled(static_cast<size_t>(out.cols()));
   for (int64_t t = 0; t < ids.rows(); ++t) {
     const int32_t id = ids.i32()[t];
-    CHECK(id >= 0 && id < table.rows(), "token id {} of {}", id, table.rows());
+    CHECK(id < table.rows(), "token id {} of {}", id, table.rows());
+    if (id < 0) {
+      std::fill(scaled.begin(), scaled.end(), std::numeric_limits<float>::quiet_NaN());
+      WriteRow(out, t, scaled.data(), out.cols());
+      continue;
+    }
     const float* source = ReadRow(table, id, row);
     for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = source[i] * scale;
     WriteRow(out, t, scaled.data(), out.cols());

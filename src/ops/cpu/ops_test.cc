@@ -193,7 +193,7 @@ TEST_F(CpuOpsTest, AttentionReadsExactlyTheVisibleKeys) {
   for (const int window : {0, 1, 24, 64, 65, 128}) {
     const KvLayout layout = KvLayout::Make(
         {{false, true, kv_heads, dim}, {true, true, kv_heads, dim}}, window, DType::kF32);
-    KvArena arena(layout, 12);
+    KvArena arena(layout, 12, HostDevice());
     arena.Poison();
     const bool full = window == 0;
     AttentionSpec spec;
@@ -249,7 +249,7 @@ TEST_F(CpuOpsTest, AttentionReadsExactlyTheVisibleKeys) {
 
 TEST_F(CpuOpsTest, AMissingPageIsACheckNotAClamp) {
   const KvLayout layout = KvLayout::Make({{false, true, 1, 32}}, 16, DType::kF32);
-  KvArena arena(layout, 4);
+  KvArena arena(layout, 4, HostDevice());
   AttentionSpec spec;
   spec.kv = arena.layer(0);
   spec.window = 16;
@@ -272,7 +272,7 @@ TEST_F(CpuOpsTest, AMissingPageIsACheckNotAClamp) {
 TEST_F(CpuOpsTest, AChunkReadsScratchAndKeepsWhatHasAPage) {
   const int dim = 48, window = 100, before = 150, rows = 90;
   const KvLayout layout = KvLayout::Make({{false, true, 1, dim}}, window, DType::kF32);
-  KvArena arena(layout, 8);
+  KvArena arena(layout, 8, HostDevice());
   arena.Poison();
   AttentionSpec spec;
   spec.kv = arena.layer(0);
@@ -323,7 +323,7 @@ TEST_F(CpuOpsTest, AChunkReadsScratchAndKeepsWhatHasAPage) {
 
 TEST_F(CpuOpsTest, CheckedTablesNameTheCell) {
   const KvLayout layout = KvLayout::Make({{false, true, 1, 32}}, 70, DType::kF32);
-  KvArena arena(layout, 4);
+  KvArena arena(layout, 4, HostDevice());
   AttentionSpec spec;
   spec.kv = arena.layer(0);
   spec.window = 70;

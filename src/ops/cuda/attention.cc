@@ -103,8 +103,8 @@ void CudaBackend::CheckTables(const RowSet& rows, const AttentionSpec& spec, int
                          &host.full_pages, &host.sliding_pages}) {
     if (tensor->empty()) continue;
     copies.emplace_back(static_cast<size_t>(tensor->rows() * tensor->row_stride));
-    device_.CopyOut(copies.back().data(), tensor->i32(),
-                    static_cast<int64_t>(copies.back().size() * sizeof(int32_t)));
+    device_->CopyOut(copies.back().data(), tensor->i32(),
+                     static_cast<int64_t>(copies.back().size() * sizeof(int32_t)));
     tensor->data = copies.back().data();
   }
   MakeCpuOps(1)->CheckTables(host, spec, layer);

@@ -5,21 +5,28 @@
 #include <compare>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <tuple>
+#include <vector>
 
 #include "device/cuda.h"
 #include "kernels/common/tensor_map.h"
 #include "kernels/gemm/cublaslt.h"
+#include "ops/cuda/step_inputs.h"
 #include "ops/ops.h"
 
 namespace lapidary::cuda {
 
 class CudaBackend : public Ops {
  public:
-  explicit CudaBackend(CudaDevice& device);
+  explicit CudaBackend(std::unique_ptr<CudaDevice> device);
 
+  Device& device() const override { return *device_; }
+  DType dtype() const override { return DType::kBf16; }
+  Batch PlaceBatch(const Batch& batch) override { return inputs_.Place(batch); }
   // elementwise.cc
+  void FillDummy(Tensor out, const DummyRule& rule) override;
   void Embed(Tensor out, Tensor table, Tensor ids, float scale) override;
   void ReplaceIds(Tensor out, Tensor ids, std::span<const int> from, int32_t to) override;
   void RmsNorm(Tensor out, Tensor in, Tensor weight, float eps, int64_t group) override;
@@ -60,8 +67,9 @@ class CudaBackend : public Ops {
     auto operator<=>(const MapKey&) const = default;
   };
 
-  kernels::Stream stream() const { return device_.stream(); }
-  // Memory for one op's partial results, valid until the next call that asks.
+  kernels::Stream stream() const { return device_->stream(); }
+  // Memory for one op's partial results, valid until the next call that asks. What it outgrew
+  // stays: captured graphs write there.
   void* Scratch(int64_t bytes);
   const float* Frequencies(const RopeSpec& rope, int head_dim);
   // A map made once for this key.
@@ -72,9 +80,10 @@ class CudaBackend : public Ops {
                      std::span<const ChunkSpan> spans);
   void Gemm(const kernels::GemmParams& params);
 
-  CudaDevice& device_;
+  std::unique_ptr<CudaDevice> device_;  // goes last
+  StepInputs inputs_;
   kernels::CublasLt blas_;
-  DeviceMemory scratch_;
+  std::vector<DeviceMemory> scratch_;  // each at least twice the one before
   std::map<std::tuple<double, double, int>, DeviceMemory> frequencies_;
   std::map<MapKey, kernels::TensorMap> maps_;
 };

@@ -1,23 +1,27 @@
 #include "ops/cuda/cuda_ops.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "ops/cuda/cuda_backend.h"
 
 namespace lapidary {
 
-std::unique_ptr<Ops> MakeCudaOps(CudaDevice& device) {
-  return std::make_unique<cuda::CudaBackend>(device);
+std::unique_ptr<Ops> MakeCudaOps(std::unique_ptr<CudaDevice> device) {
+  return std::make_unique<cuda::CudaBackend>(std::move(device));
 }
 
 namespace cuda {
 
-CudaBackend::CudaBackend(CudaDevice& device) : device_(device) {}
+CudaBackend::CudaBackend(std::unique_ptr<CudaDevice> device)
+    : device_(std::move(device)), inputs_(*device_) {}
 
 void* CudaBackend::Scratch(int64_t bytes) {
-  if (bytes > scratch_.bytes()) scratch_ = DeviceMemory(device_, bytes);
-  return scratch_.data();
+  const int64_t have = scratch_.empty() ? 0 : scratch_.back().bytes();
+  if (bytes > have) scratch_.emplace_back(*device_, std::max(bytes, 2 * have));
+  return scratch_.back().data();
 }
 
 const float* CudaBackend::Frequencies(const RopeSpec& rope, int head_dim) {
@@ -28,8 +32,8 @@ const float* CudaBackend::Frequencies(const RopeSpec& rope, int head_dim) {
       frequencies[j] =
           1.0f / static_cast<float>(std::pow(rope.theta, static_cast<double>(2 * j) / head_dim));
     const auto bytes = static_cast<int64_t>(frequencies.size() * sizeof(float));
-    memory = DeviceMemory(device_, bytes);
-    device_.CopyIn(memory.data(), frequencies.data(), bytes);
+    memory = DeviceMemory(*device_, bytes);
+    device_->CopyIn(memory.data(), frequencies.data(), bytes);
   }
   return static_cast<const float*>(memory.data());
 }

@@ -11,8 +11,7 @@
 
 namespace lapidary {
 
-// Works on the device's stream; the device must outlive it.
-std::unique_ptr<Ops> MakeCudaOps(CudaDevice& device);
+std::unique_ptr<Ops> MakeCudaOps(std::unique_ptr<CudaDevice> device);
 
 }  // namespace lapidary
 

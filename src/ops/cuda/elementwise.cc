@@ -33,7 +33,8 @@ void CudaBackend::Embed(Tensor out, Tensor table, Tensor ids, float scale) {
   CHECK(out.rows() == ids.rows() && out.cols() == table.cols(), "embed [{},{}]", out.rows(),
         out.cols());
   kernels::GatherParams params;
-  params.in = table.bf16();
+  params.in = table.data;
+  params.in_f32 = table.dtype == DType::kF32;
   params.out = out.bf16();
   params.rows = ids.i32();
   params.in_stride = table.row_stride;
@@ -42,6 +43,11 @@ void CudaBackend::Embed(Tensor out, Tensor table, Tensor ids, float scale) {
   params.num_cols = Int(out.cols());
   params.scale = scale;
   kernels::LaunchGather(params, stream());
+}
+
+void CudaBackend::FillDummy(Tensor out, const DummyRule& rule) {
+  kernels::LaunchFillDummy({out.bf16(), out.num_elements(), rule.key, rule.centre, rule.step},
+                           stream());
 }
 
 void CudaBackend::GatherRows(Tensor out, Tensor in, Tensor rows) { Embed(out, in, rows, 1.0f); }

@@ -48,6 +48,7 @@ CudaRowSampler::CudaRowSampler(CudaDevice& device, int vocab_size, int max_rows)
       kListBytes + kQueryBytes + vocab * static_cast<int64_t>(sizeof(kernels::IdCount));
   upload_ =
       DeviceMemory(device, list_bytes + rows * static_cast<int64_t>(sizeof(kernels::RowTask)));
+  staging_ = HostMemory(device, upload_.bytes());
   const auto summary_bytes =
                  Aligned(rows * kChunks * static_cast<int64_t>(sizeof(kernels::ChunkSummary))),
              best_bytes = rows * kChunks * kBest * static_cast<int64_t>(sizeof(uint64_t));
@@ -101,7 +102,8 @@ size_t CudaRowSampler::Upload(std::span<const RowQuery> queries) {
   params_.allowed = Place(lists_.allowed, bytes_, device);
   CHECK(static_cast<int64_t>(bytes_.size()) <= upload_.bytes(), "{} bytes of queries, room for {}",
         bytes_.size(), upload_.bytes());
-  device_.CopyIn(upload_.data(), bytes_.data(), static_cast<int64_t>(bytes_.size()));
+  std::memcpy(staging_.data(), bytes_.data(), bytes_.size());
+  device_.QueueCopyIn(upload_.data(), staging_.data(), static_cast<int64_t>(bytes_.size()));
   params_.num_tasks = static_cast<int>(count);
   params_.scores = reinterpret_cast<kernels::RowScores*>(params_.results + count);
   params_.asked_logprobs = reinterpret_cast<float*>(params_.scores + count);
@@ -253,7 +255,7 @@ void CudaRowSampler::Download(std::span<const RowQuery> queries, std::span<RowAn
 }
 
 std::unique_ptr<RowSampler> CudaBackend::MakeRowSampler(int vocab_size, int max_rows) {
-  return std::make_unique<CudaRowSampler>(device_, vocab_size, max_rows);
+  return std::make_unique<CudaRowSampler>(*device_, vocab_size, max_rows);
 }
 
 }  // namespace lapidary::cuda

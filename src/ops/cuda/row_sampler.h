@@ -45,6 +45,7 @@ class CudaRowSampler : public RowSampler {
   CudaDevice& device_;
   const int vocab_size_, max_rows_;
   DeviceMemory upload_, scratch_, results_;
+  HostMemory staging_;  // of what goes in; a copy is over when the answers are read
   Lists lists_;
   std::span<const int32_t> shared_suppress_;  // of shared_masked_
   kernels::IdRange shared_masked_;

@@ -1,0 +1,45 @@
+#include "ops/gpu_ops.h"
+
+#include "base/log.h"
+#include "base/result.h"
+
+#ifdef LAPIDARY_CUDA
+#include "device/cuda.h"
+#include "ops/cuda/cuda_ops.h"
+#endif
+
+namespace lapidary {
+namespace {
+
+#ifdef LAPIDARY_CUDA
+std::shared_ptr<Ops> Open() {
+  std::unique_ptr<CudaDevice> device = OpenCudaDevice(0);
+  spdlog::info(
+      "backend cuda: {}, {:.1f} GiB; attention, norms, experts, router and products of few rows by "
+      "own kernels, other products by cuBLASLt",
+      device->name(), static_cast<double>(device->total_bytes()) / (1 << 30));
+  return MakeCudaOps(std::move(device));
+}
+bool HasGpu() { return NumCudaDevices() > 0; }
+#else
+std::shared_ptr<Ops> Open() {
+  throw StartupError(
+      "this build has no CUDA backend: build it with preset cuda or use --backend cpu");
+}
+bool HasGpu() { return false; }
+#endif
+
+}  // namespace
+
+std::shared_ptr<Ops> OpenGpuOps(BackendKind kind) {
+  if (kind == BackendKind::kCuda) return Open();
+  if (kind == BackendKind::kCpu || !HasGpu()) return nullptr;
+  try {
+    return Open();
+  } catch (const StartupError& error) {
+    spdlog::warn("backend cpu: {}", error.what());
+    return nullptr;
+  }
+}
+
+}  // namespace lapidary

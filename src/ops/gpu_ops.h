@@ -1,0 +1,20 @@
+// OpenGpuOps: the GPU that a command asks for, if there is one.
+#ifndef LAPIDARY_OPS_GPU_OPS_H_
+#define LAPIDARY_OPS_GPU_OPS_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "ops/ops.h"
+
+namespace lapidary {
+
+enum class BackendKind : uint8_t { kAuto, kCpu, kCuda };
+
+// Null: the CPU is to be used. kAuto takes the first GPU if it can be used, else the CPU, and logs
+// why. Throws StartupError in one sentence when a GPU is asked for and cannot be used.
+std::shared_ptr<Ops> OpenGpuOps(BackendKind kind);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_OPS_GPU_OPS_H_
