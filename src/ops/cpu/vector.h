@@ -76,13 +76,17 @@ inline void AddWeighted(float* out, const float* weights, const float* values, i
 // A norm's sum of squares: four neighbours in f32, all of these in double, so that the order of the
 // rest shows in no bit of what a norm makes of it.
 inline double SumSquares(const float* x, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; i += 4) {
-    float squares[4] = {};
-    for (int64_t j = 0; j < 4 && i + j < n; ++j) squares[j] = x[i + j] * x[i + j];
-    sum += static_cast<double>((squares[0] + squares[1]) + (squares[2] + squares[3]));
-  }
-  return sum;
+  const auto four = [](const float* v) {
+    return static_cast<double>((v[0] * v[0] + v[1] * v[1]) + (v[2] * v[2] + v[3] * v[3]));
+  };
+  double sums[4] = {};
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int64_t k = 0; k < 4; ++k) sums[k] += four(x + i + 4 * k);
+  for (; i + 4 <= n; i += 4) sums[0] += four(x + i);
+  float rest[4] = {};
+  for (int64_t k = 0; i + k < n; ++k) rest[k] = x[i + k];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]) + four(rest);
 }
 
 // e^x to about 2 ulp by range reduction and a degree-6 polynomial; the same bits on every machine,
