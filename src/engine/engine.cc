@@ -164,7 +164,7 @@ class Engine::Impl {
     auto model = StartModel(std::move(target), std::move(drafter), options, plan);
     max_model_len_ = plan.limits.max_length;
     const RankOptions rank{plan.limits.max_running, Scheduler::TableCells(plan.limits),
-                           options.suppress_ids};
+                           options.suppress_ids, options.simulated_accept_length};
     loop_ = std::make_unique<EngineLoop>(std::make_unique<Rank>(std::move(model), rank), plan);
   }
 

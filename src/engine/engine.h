@@ -40,6 +40,9 @@ struct EngineOptions {
   int log_interval = 0;          // decode steps a log line; 0: no step is logged
   std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content
   std::vector<int32_t> suppress_ids;  // never sampled
+  // For benches of random weights, 0: off. Tokens a burst gives on average, right or wrong: its
+  // first drafts are accepted, the one after them as often as the fraction says.
+  double simulated_accept_length = 0;
 };
 
 // Enough rows to keep the device busy; fewer where a step of the model takes long.

@@ -146,7 +146,8 @@ void Rank::AddQueries(const PlannedRows& rows, int64_t first_output) {
     slot.tokens.insert(slot.tokens.end(), slot.drafts.begin(),
                        slot.drafts.begin() + rows.num_rows - 1);
     for (int j = 0; j < rows.num_rows; ++j)
-      AddDraw(slot, length + static_cast<size_t>(j), first_output + j, j > 0);
+      AddDraw(slot, length + static_cast<size_t>(j), first_output + j,
+              j > 0 && options_.simulated_accept_length == 0);
     return;
   }
   const int first_position = rows.first_position + rows.num_rows - rows.num_outputs;
@@ -173,8 +174,13 @@ RowsNews Rank::Accept(const PlannedRows& rows, std::span<const RowQuery> queries
   SlotState& slot = slots_[static_cast<size_t>(rows.slot)];
   news.num_drafted = rows.decode ? rows.num_rows - 1 : 0;
   slot.tokens.resize(slot.tokens.size() - static_cast<size_t>(news.num_drafted));
+  const bool simulates = options_.simulated_accept_length > 0 && rows.decode;
+  const auto accepts =
+      static_cast<size_t>(simulates ? SimulatedAccepts(slot, news.num_drafted) : 0);
   size_t count = 0;
   for (; count < queries.size(); ++count) {
+    if (simulates && count > accepts) break;
+    if (simulates && count < accepts) answers[count].token = slot.drafts[count];
     if (queries[count].continues && slot.drafts[count - 1] != slot.tokens.back()) break;
     if (!TakeAnswer(slot, queries[count], answers[count], news)) break;
   }
@@ -189,6 +195,12 @@ RowsNews Rank::Accept(const PlannedRows& rows, std::span<const RowQuery> queries
     std::memcpy(states_.data() + static_cast<size_t>(rows.slot) * hidden_,
                 hidden.Rows(queries[count - 1].row, 1).f32(), hidden_ * sizeof(float));
   return news;
+}
+
+int Rank::SimulatedAccepts(const SlotState& slot, int num_drafts) const {
+  const double wanted = options_.simulated_accept_length - 1;
+  const double x = UniformAt(slot.params->sampling.seed, slot.params->choice, slot.tokens.size());
+  return std::min(num_drafts, static_cast<int>(wanted + x));
 }
 
 // False: nothing behind it counts.

@@ -26,6 +26,7 @@ struct RankOptions {
   int max_running = 0;
   int32_t table_cells = 0;            // of each slot
   std::vector<int32_t> suppress_ids;  // never sampled, never drafted
+  double simulated_accept_length = 0;  // as EngineOptions
 };
 
 class Rank : public StepRunner {
@@ -51,6 +52,8 @@ class Rank : public StepRunner {
   // Takes the answers to what AddQueries asked about these rows.
   RowsNews Accept(const PlannedRows& rows, std::span<const RowQuery> queries,
                   std::span<RowAnswer> answers, const Tensor& hidden);
+  // How many drafts count as drawn, whatever their rows drew.
+  int SimulatedAccepts(const SlotState& slot, int num_drafts) const;
   bool TakeAnswer(SlotState& slot, const RowQuery& query, RowAnswer& answer, RowsNews& news) const;
   void Draft(const StepPlan& plan);
   // The best ids of rows [0, count).

@@ -66,7 +66,6 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
     : config_(config),
       weights_(weights),
       ops_(ops),
-      arena_(arena),
       limits_(limits),
       workspace_(std::make_unique<Workspace>(ops.device(), config, limits)) {
   LayerKv scratch;

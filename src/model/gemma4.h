@@ -60,7 +60,6 @@ class Gemma4 {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Ops& ops_;
-  KvArena& arena_;
   Limits limits_;
   std::function<void()> layer_hook_;
   std::unique_ptr<Workspace> workspace_;

@@ -207,6 +207,20 @@ TEST(BenchDrafts, InTurnWithEqualTokens) {
       1e-9);
 }
 
+TEST(BenchDrafts, AcceptLengthIsSimulated) {
+  ScratchFolder folder;
+  const fs::path record_file = folder.path() / "record.json";
+  const ProgramResult result =
+      Bench({"throughput", "--speculative-num-steps", "3", "--speculative-simulate-accept-length",
+             "2.5", "--input-len", "5", "--output-len", "100", "--num-prompts", "4", "--repeats",
+             "1", "--output-json", record_file.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object record = ReadRecord(record_file);
+  EXPECT_EQ(record.at("engine").at("simulated_accept_length"), 2.5);
+  // 160 bursts of 2 or 3 tokens; the last of a request may be cut.
+  EXPECT_NEAR(Number(record.at("figures").as_object(), "accept_length"), 2.5, 0.2);
+}
+
 TEST(BenchHelp, FitsAScreen) {
   for (const char* bench : {"serve", "throughput", "latency"}) {
     const ProgramResult help = Bench({bench, "--help"});

@@ -89,6 +89,9 @@ void AddBenchFlags(CLI::App& app, BenchFlags& flags) {
   flags.run.logs_steps = false;
   AddModelFlags(app, flags.model);
   AddLoadFlags(app, flags.model);
+  app.add_option("--speculative-simulate-accept-length", flags.engine.simulated_accept_length,
+                 "tokens a burst, right or wrong: for random weights (off)")
+      ->check(CLI::Range(1.0, double{kMaxDrafts + 1}));
   app.add_flag("--skip-tokenizer-init", flags.skip_tokenizer, "no tokenizer: ids in, ids out");
   AddWorkloadFlags(app, flags.workload);
   AddRunFlags(app, flags.repeats, flags.json_path);
@@ -192,6 +195,9 @@ json::object BenchEngine::Tell() const {
       {"device", plan_.is_cpu ? "cpu" : "gpu"},
       {"load_s", load_seconds_},
       {"ready_s", ready_seconds_},
+      {"simulated_accept_length", options.simulated_accept_length > 0
+                                      ? json::value(options.simulated_accept_length)
+                                      : json::value(nullptr)},
       {"context", engine_->max_model_len()},
       {"kv_slabs", plan_.num_slabs},
       {"slab_bytes", plan_.layout.slab_bytes},
