@@ -24,8 +24,8 @@ class StepRunner {
 
 struct RankOptions {
   int max_running = 0;
-  int32_t table_cells = 0;            // of each slot
-  std::vector<int32_t> suppress_ids;  // never sampled, never drafted
+  int32_t table_cells = 0;             // of each slot
+  std::vector<int32_t> suppress_ids;   // never sampled, never drafted
   double simulated_accept_length = 0;  // as EngineOptions
 };
 
