@@ -111,7 +111,7 @@ bench: test       ## roofline of the CPU ops
 cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
 	@if [ -x /usr/local/cuda/bin/nvcc ]; then \
 	  cmake --preset cuda -DLAPIDARY_TESTS=ON > /dev/null && \
-	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver; \
+	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver model_driver; \
 	else echo "no /usr/local/cuda/bin/nvcc: preset cuda is not compiled"; fi
 
 gpu-bundle: cuda  ## program, drivers, their shared libraries and models in build/bundle, for a machine with a GPU
