@@ -84,10 +84,6 @@ const std::vector<Row>& Table() {
       {"--dtype", kBoth, kFixed, 1, {"bfloat16", "auto"}},
       {"--kv-cache-dtype", kBoth, kFixed, 1, {"auto"}},
       {"--quantization", kBoth, kUnbuilt},
-      // Bits never depend on the batch on this backend.
-      {"--enable-deterministic-inference", kS, kFixed, 0, {""}},
-      {"--batch-invariant", kBoth, kFixed, 0, {""}},
-      {"--deterministic", kBoth, kFixed, 0, {""}},
       // Drafts.
       {"--speculative-config", kV, kIgnore, 1},
       {"--speculative-algorithm", kS, kIgnore, 1},

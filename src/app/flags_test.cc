@@ -28,7 +28,7 @@ TEST(Flags, KeepsOwnFlagsAndSaysWhatItIgnores) {
   testing::internal::CaptureStderr();
   const auto result =
       Prepare({"--model-path", "org/name", "--dtype", "bfloat16", "--trust-remote-code",
-               "--tp-size", "1", "--attention-backend", "triton", "--deterministic", "--port=80"});
+               "--tp-size", "1", "--attention-backend", "triton", "--port=80"});
   const std::string said = testing::internal::GetCapturedStderr();
   ASSERT_TRUE(result.ok()) << result.error().message;
   EXPECT_THAT(result.value(),

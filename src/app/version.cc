@@ -4,6 +4,7 @@
 
 #include "app/command.h"
 #include "ops/cpu/linear.h"
+#include "ops/gpu_ops.h"
 
 namespace lapidary {
 
@@ -18,8 +19,9 @@ namespace {
 
 std::function<int()> SetUpVersion(CLI::App&) {
   return [] {
-    fmt::print("lapidary {}, commit {} (CPU backend, {}, compiler {})\n", LAPIDARY_VERSION, kCommit,
-               InstructionSet(), __VERSION__);
+    fmt::print("lapidary {}, commit {} ({}, {}, compiler {})\n", LAPIDARY_VERSION, kCommit,
+               HasCudaBackend() ? "CPU and CUDA backends" : "CPU backend", InstructionSet(),
+               __VERSION__);
     return 0;
   };
 }

@@ -21,15 +21,19 @@ std::shared_ptr<Ops> Open() {
   return MakeCudaOps(std::move(device));
 }
 bool HasGpu() { return NumCudaDevices() > 0; }
+constexpr bool kHasCuda = true;
 #else
 std::shared_ptr<Ops> Open() {
   throw StartupError(
       "this build has no CUDA backend: build it with preset cuda or use --backend cpu");
 }
 bool HasGpu() { return false; }
+constexpr bool kHasCuda = false;
 #endif
 
 }  // namespace
+
+bool HasCudaBackend() { return kHasCuda; }
 
 std::shared_ptr<Ops> OpenGpuOps(BackendKind kind) {
   if (kind == BackendKind::kCuda) return Open();

@@ -11,6 +11,8 @@ namespace lapidary {
 
 enum class BackendKind : uint8_t { kAuto, kCpu, kCuda };
 
+bool HasCudaBackend();  // of this build
+
 // Null: the CPU is to be used. kAuto takes the first GPU if it can be used, else the CPU, and logs
 // why. Throws StartupError in one sentence when a GPU is asked for and cannot be used.
 std::shared_ptr<Ops> OpenGpuOps(BackendKind kind);

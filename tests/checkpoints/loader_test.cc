@@ -197,6 +197,16 @@ TEST_F(LoaderFormsTest, FileCutWhileItIsReadIsNamed) {
               AllOf(HasSubstr("model.safetensors"), HasSubstr("truncated")));
 }
 
+TEST_F(LoaderFormsTest, FileCutWhileItIsCopiedToADeviceIsNamed) {
+  const fs::path folder = scratch_.Write("model", TinyCheckpoint("dense"));
+  LoadOptions options;
+  options.ops = MakeCpuOps(1);
+  options.progress = [&](uint64_t, uint64_t) { fs::resize_file(folder / "model.safetensors", 0); };
+  const auto refused = LoadCheckpoint(folder, options);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("model.safetensors ended after"));
+}
+
 TEST_F(LoaderFormsTest, FileThatChangedItsSizeIsNamed) {
   const fs::path folder = scratch_.Write("model", TinyCheckpoint("dense"));
   const uintmax_t size = fs::file_size(folder / "model.safetensors");
