@@ -2,6 +2,10 @@
 BUILD := build
 JOBS  ?= $(shell nproc)
 ARGS  ?=
+# CUDA=1, or a GPU and nvcc 13 here: the program has both backends.
+NVCC  := $(wildcard /usr/local/cuda/bin/nvcc)
+GPU   := $(wildcard /dev/nvidia0)
+PRESET := $(if $(CUDA)$(and $(GPU),$(NVCC)),cuda,cpu)
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
@@ -11,9 +15,11 @@ setup:            ## installs what the build needs, once (says the line before i
 	@tools/setup
 
 build: setup      ## the program at build/lapidary
-	@cmake --preset cpu -DLAPIDARY_TESTS=OFF > $(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
+	@$(if $(NVCC),,$(if $(GPU),echo "no /usr/local/cuda/bin/nvcc: the program will have the CPU backend alone"))
+	@cmake --preset $(PRESET) -DLAPIDARY_TESTS=OFF > $(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
 	@rm -f $(BUILD).log
-	@cmake --build $(BUILD) --target lapidary -j $(JOBS)
+	@cmake --build --preset $(PRESET) --target lapidary -j $(JOBS)
+	@[ $(PRESET) = cpu ] || cp -p $(BUILD)/cuda/lapidary $(BUILD)/lapidary
 
 serve: build      ## serves the shipped model on 127.0.0.1:8000; make serve ARGS="--model DIR"
 	@$(BUILD)/lapidary serve $(ARGS)
