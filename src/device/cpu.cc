@@ -11,6 +11,11 @@
 namespace lapidary {
 namespace {
 
+// Nothing may be copied from or to null.
+void Copy(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
 class CpuGraph : public Graph {
  public:
   explicit CpuGraph(std::function<void()> work) : work_(std::move(work)) {}
@@ -22,9 +27,7 @@ class CpuGraph : public Graph {
 
 class CpuCopyQueue : public CopyQueue {
  public:
-  void CopyIn(void* to, const void* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
-  }
+  void CopyIn(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
 };
 
 class CpuDevice : public Device {
@@ -51,14 +54,10 @@ class CpuDevice : public Device {
     return data;
   }
   void Free(void* data) override { std::free(data); }
-  void CopyIn(void* to, const void* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
-  }
-  void CopyOut(void* to, const void* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
-  }
+  void CopyIn(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
+  void CopyOut(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
   void Fill(void* to, int byte, int64_t bytes) override {
-    std::memset(to, byte, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memset(to, byte, static_cast<size_t>(bytes));
   }
   void Synchronize() override {}
   void* AllocateHost(int64_t bytes) override { return Allocate(bytes); }
