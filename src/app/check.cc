@@ -4,13 +4,13 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <fstream>
 #include <iostream>
 #include <thread>
 
 #include "app/command.h"
 #include "app/model/find_model.h"
 #include "app/model/load_model.h"
+#include "app/proc.h"
 #include "io/json.h"
 #include "model/tensor_spec.h"
 #include "ops/cpu/linear.h"
@@ -42,17 +42,6 @@ struct Report {
   std::vector<std::string> refused, notes;
 };
 
-// The value of the first "key : value" line of a file in /proc.
-std::string ProcValue(const fs::path& path, std::string_view key) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with(key)) continue;
-    const size_t at = line.find_first_not_of(" \t", line.find(':') + 1);
-    if (line.find(':') != std::string::npos && at != std::string::npos) return line.substr(at);
-  }
-  return "";
-}
-
 uint64_t MemInfoBytes(std::string_view key) {
   const std::string kib = ProcValue("/proc/meminfo", key);
   return kib.empty() ? 0 : std::strtoull(kib.c_str(), nullptr, 10) * 1024;
@@ -70,9 +59,7 @@ Machine LookAtMachine() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) machine.max_open_files = limit.rlim_cur;
   machine.gpu_driver = ProcValue("/proc/driver/nvidia/version", "NVRM version");
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", code))
-    machine.gpus.push_back(ProcValue(entry.path() / "information", "Model"));
+  machine.gpus = GpuNames();
   return machine;
 }
 

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "app/model/load_model.h"
+#include "app/proc.h"
 #include "app/version.h"
 #include "base/result.h"
 
@@ -18,25 +19,6 @@ namespace lapidary {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The value of the first "name : value" line of a file under /proc.
-std::string ProcValue(const fs::path& file, std::string_view name) {
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    if (!line.starts_with(name)) continue;
-    const size_t at = line.find_first_not_of(" \t", line.find(':') + 1);
-    return at == std::string::npos ? "" : line.substr(at);
-  }
-  return "";
-}
-
-std::vector<std::string> Gpus() {
-  std::vector<std::string> names;
-  std::error_code code;
-  for (const fs::directory_entry& gpu : fs::directory_iterator("/proc/driver/nvidia/gpus", code))
-    names.push_back(ProcValue(gpu.path() / "information", "Model"));
-  return names;
-}
 
 std::string FirstLine(const fs::path& file) {
   std::ifstream in(file);
@@ -58,7 +40,7 @@ json::object TellMachine() {
                           {"available_memory_bytes", HostDevice().free_bytes()},
                           {"instruction_set", InstructionSet()},
                           {"load_average", FirstLine("/proc/loadavg")}};
-  machine["gpus"] = json::value_from(Gpus());
+  machine["gpus"] = json::value_from(GpuNames());
   machine["nvidia_driver"] = FirstLine("/proc/driver/nvidia/version");
   return machine;
 }
@@ -66,7 +48,7 @@ json::object TellMachine() {
 std::string MachineLine() {
   std::string line = fmt::format("{}, {} CPUs, {}", ProcValue("/proc/cpuinfo", "model name"),
                                  std::thread::hardware_concurrency(), InstructionSet());
-  for (const std::string& gpu : Gpus()) line += ", " + gpu;
+  for (const std::string& gpu : GpuNames()) line += ", " + gpu;
   return line + fmt::format("   lapidary {}, commit {}", LAPIDARY_VERSION, kCommit);
 }
 
