@@ -98,7 +98,6 @@ const std::vector<Row>& Table() {
       // Template, parsers, defaults, order.
       {"--chat-template", kBoth, kUnbuilt},
       {"--chat-template-content-format", kV, kIgnore, 1},
-      {"--schedule-policy", kS, kFixed, 1, {"fcfs"}},
       // Model, keys, logs.
       {"--revision", kBoth, kUnbuilt},
       {"--tokenizer", kV, kUnbuilt},

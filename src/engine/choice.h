@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/request.h"
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 
 namespace lapidary {
 

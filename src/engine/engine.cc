@@ -48,6 +48,9 @@ int LongestContext(const KvFormula& formula, int64_t num_slabs, int limit) {
   return low;
 }
 
+// Each of them is looked up in the prefix cache when somebody may start.
+constexpr int kOrderedByPrefix = 64;
+
 // All but the KV cache; the context is the one that was asked for.
 LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bool has_drafter,
                      DType dtype) {
@@ -58,6 +61,7 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bo
   loop.limits.chunk_tokens = options.chunk_tokens;
   loop.limits.reserved_output = options.reserved_output_tokens;
   loop.limits.overcommit = options.overcommit;
+  if (options.longest_prefix_first) loop.limits.longest_prefix_among = kOrderedByPrefix;
   loop.limits.sliding_share = options.sliding_share;
   loop.prefix_cache = options.prefix_cache;
   loop.overlap = options.overlap;

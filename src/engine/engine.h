@@ -31,6 +31,9 @@ struct EngineOptions {
   int reserved_output_tokens = 4096;  // of each request; beyond it a sequence may be retracted
   bool overcommit = false;            // reserve prompts and what outputs turned out to need
   bool prefix_cache = true;
+  // Of the first 64 who wait those start first who find most of their prompt in the
+  // prefix cache; nobody is overtaken more than 64 times.
+  bool longest_prefix_first = false;
   bool overlap = true;  // plan a step ahead of the tokens
   int num_draft_tokens =
       -1;  // drafts a burst; 0: no speculation; -1: adaptive, if there is a drafter

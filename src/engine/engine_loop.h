@@ -12,7 +12,7 @@
 #include "engine/engine.h"
 #include "engine/rank.h"
 #include "engine/request.h"
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 
 namespace lapidary {
 

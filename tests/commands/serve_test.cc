@@ -117,6 +117,7 @@ TEST(Serve, EngineFlagsOfBothSpellings) {
                                                 {"--swa-full-tokens-ratio", "1.5"},
                                                 {"--decode-log-interval", "0"},
                                                 {"--scheduling-policy", "lpm"},
+                                                {"--schedule-policy", "random"},
                                                 {"--draft-position", "x"},
                                                 {"--speculative-algorithm", "EAGLE3"}})
     EXPECT_THAT(said(wrong), AllOf(testing::StartsWith("2"), HasSubstr(wrong[0])));
@@ -133,6 +134,9 @@ TEST(Serve, OrderOfPriorities) {
               HasSubstr("priority, smaller first"));
   EXPECT_THAT(said({"--scheduling-policy", "priority", "--priority-order", "high-first"}),
               HasSubstr("priority, larger first"));
+  EXPECT_THAT(said({"--schedule-policy", "lpm"}), HasSubstr("order lpm  [--schedule-policy]"));
+  EXPECT_THAT(said({"--schedule-policy", "lpm", "--scheduling-policy", "priority"}),
+              HasSubstr("order priority, smaller first, then lpm  "));
   EXPECT_THAT(said({"--priority-order", "high-first"}), HasSubstr("needs --scheduling-policy"));
   EXPECT_THAT(said({"--scheduling-policy", "fcfs", "--enable-priority-scheduling"}),
               HasSubstr("disagree"));

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "engine/engine.h"
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 #include "tests/crowd/models.h"
 
 namespace lapidary {

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 
 namespace lapidary {
 

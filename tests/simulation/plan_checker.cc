@@ -1,6 +1,7 @@
 #include "plan_checker.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "ops/batch.h"
@@ -93,10 +94,10 @@ PlanChecker::Started PlanChecker::CheckStarts(const StepPlan& plan) {
     CHECK(hit % kPageTokens == 0 && hit < live.length() &&
               (hit == 0 || (live.spec.caches && !live.spec.score_prompt)),
           "sequence {} starts at {} of {}", rows->id, hit, live.length());
-    CHECK(has_faults_ || live.was_admitted || scheduler_.cached_tokens(rows->id) == hit,
+    CHECK(has_faults_ || live.first_admission > 0 || scheduler_.cached_tokens(rows->id) == hit,
           "{} cached tokens, {}", scheduler_.cached_tokens(rows->id), hit);
-    CHECK(has_faults_ || !WaitsForSibling(live), "sequence {} does not wait for its sibling",
-          rows->id);
+    CHECK(has_faults_ || !WaitsForSibling(live, num_admissions_),
+          "sequence {} does not wait for its sibling", rows->id);
     // A choice whose prompt is computed by its sibling takes all of it.
     const auto sibling = live_.find(live.spec.waits_for_prompt_of);
     if (has_room_for_all_ && sibling != live_.end() && sibling->second.runs() &&
@@ -104,7 +105,8 @@ PlanChecker::Started PlanChecker::CheckStarts(const StepPlan& plan) {
       CHECK(hit == (live.num_prompt - 1) / kPageTokens * kPageTokens,
             "sequence {} takes {} of {} prompt tokens from its sibling", rows->id, hit,
             live.num_prompt);
-    live.was_admitted = true;
+    live.newest_admission = ++num_admissions_;
+    if (live.first_admission == 0) live.first_admission = num_admissions_;
     live.slot = start.slot;
     live.prefill_end = live.length();
     live.prefilled = live.settled = hit;
@@ -209,11 +211,11 @@ bool PlanChecker::Precedes(const LiveSequence& a, const LiveSequence& b) {
   return std::pair(a.spec.priority, a.arrival) < std::pair(b.spec.priority, b.arrival);
 }
 
-bool PlanChecker::WaitsForSibling(const LiveSequence& live) const {
+bool PlanChecker::WaitsForSibling(const LiveSequence& live, int64_t num_admissions) const {
   const auto found = live_.find(live.spec.waits_for_prompt_of);
   if (found == live_.end()) return false;
   const LiveSequence& first = found->second;
-  return !first.was_admitted ||
+  return first.first_admission == 0 || first.first_admission > num_admissions ||
          (first.runs() && first.settled / kPageTokens < (first.num_prompt - 1) / kPageTokens);
 }
 
@@ -239,26 +241,36 @@ PageCount PlanChecker::Reservation(const LiveSequence& live) const {
   return scheduler_.formula().Pages(static_cast<int>(tokens));
 }
 
-// A request that fits starts at once, in order of priority and arrival, unless it would overtake an
-// earlier one of its priority for the 65th time.
+// A request that fits starts at once, in order of priority and arrival or cached prefix, unless it
+// would overtake an earlier one of its priority for the 65th time.
 void PlanChecker::CheckOrder(const Started& started) {
+  const bool by_prefix = limits_.longest_prefix_among > 1;
+  if (by_prefix && has_room_for_all_) CheckPrefixOrder(started);
   for (const LiveSequence* starts : started) {
     for (auto& [id, waits] : live_) {
-      if (waits.runs() || !Precedes(waits, *starts) || WaitsForSibling(waits)) continue;
+      if (waits.runs() || !Precedes(waits, *starts) ||
+          WaitsForSibling(waits, starts->newest_admission))
+        continue;
       if (waits.spec.priority == starts->spec.priority) ++waits.overtaken;
       measures_.most_overtakes = std::max(measures_.most_overtakes, waits.overtaken);
       CHECK(waits.overtaken <= kMaxOvertakes, "sequence {} is overtaken {} times", id,
             waits.overtaken);
       // Scored prompts also wait for rows with logits.
-      if (starts->settled > 0 || waits.spec.score_prompt || IsHeldBack(waits)) continue;
+      if (by_prefix || starts->settled > 0 || waits.spec.score_prompt || IsHeldBack(waits))
+        continue;
       const PageCount wanted = Reservation(waits), given = Reservation(*starts);
       CHECK(wanted.full > given.full || wanted.sliding > given.sliding,
             "sequence {} starts, {} before it would have fit", starts->spec.id, id);
     }
   }
-  if (scheduler_.num_running() == limits_.max_running || rows_left_ < kPageTokens) return;
+  if (scheduler_.num_running() < limits_.max_running && rows_left_ >= kPageTokens)
+    CheckNobodyFits(started.size());
+}
+
+void PlanChecker::CheckNobodyFits(size_t num_started) const {
   for (const auto& [id, waits] : live_) {
-    if (waits.runs() || WaitsForSibling(waits) || waits.spec.score_prompt || IsHeldBack(waits))
+    if (waits.runs() || WaitsForSibling(waits, num_admissions_) || waits.spec.score_prompt ||
+        IsHeldBack(waits))
       continue;
     const int rows = std::min(rows_left_, waits.length());
     if (layout_.sliding_page_bytes > 0 &&
@@ -266,8 +278,34 @@ void PlanChecker::CheckOrder(const Started& started) {
       continue;
     CHECK(!scheduler_.budget().Fits(Reservation(waits)),
           "sequence {} of {} tokens fits and waits beside {} running, {} started", id,
-          waits.length(), scheduler_.num_running(), started.size());
+          waits.length(), scheduler_.num_running(), num_started);
   }
+}
+
+// Where memory holds up nobody and evicts nothing: whoever starts stood, by prefix, before all who
+// go on waiting.
+void PlanChecker::CheckPrefixOrder(const Started& started) const {
+  std::vector<const LiveSequence*> queue(started.begin(), started.end());
+  for (const auto& [id, live] : live_)
+    if (!live.runs()) queue.push_back(&live);
+  std::sort(queue.begin(), queue.end(), [](auto* a, auto* b) { return Precedes(*a, *b); });
+  using Rank = std::tuple<bool, int, bool, int, size_t>;
+  const auto rank_of = [&](size_t i) -> Rank {
+    const LiveSequence& live = *queue[i];
+    if (i >= static_cast<size_t>(limits_.longest_prefix_among)) return {true, 0, false, 0, i};
+    const bool is_old = live.overtaken >= kMaxOvertakes;
+    const int cached = live.runs() ? live.settled : scheduler_.cached_prefix(live.spec.id);
+    return {false, live.spec.priority, !is_old, is_old ? 0 : -cached, i};
+  };
+  for (size_t s = 0; s < queue.size(); ++s)
+    for (size_t w = 0; w < queue.size() && queue[s]->runs(); ++w) {
+      const LiveSequence& waits = *queue[w];
+      if (waits.runs() || waits.spec.score_prompt || IsHeldBack(waits) ||
+          WaitsForSibling(waits, queue[s]->newest_admission))
+        continue;
+      CHECK(rank_of(s) < rank_of(w), "sequence {} starts, {} has more in the cache",
+            queue[s]->spec.id, waits.spec.id);
+    }
 }
 
 }  // namespace lapidary

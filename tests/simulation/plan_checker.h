@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 
 namespace lapidary {
 
@@ -24,7 +24,8 @@ struct LiveSequence {
   int scored = 0;
   int num_unread = 0;  // steps that draw for it and are not committed
   int computed = 0;    // positions ever computed
-  bool was_admitted = false;
+  // Numbers among all admissions, from 1; 0: none yet.
+  int64_t first_admission = 0, newest_admission = 0;
   int retractions = 0, overtaken = 0;
   int64_t rows_at = -1;  // the last step with rows of it
 
@@ -70,8 +71,11 @@ class PlanChecker {
   int ExpectedChunk(const LiveSequence& live) const;
   void CheckEverybodyMoves() const;
   void CheckOrder(const Started& started);
+  void CheckPrefixOrder(const Started& started) const;
+  void CheckNobodyFits(size_t num_started) const;
   static bool Precedes(const LiveSequence& a, const LiveSequence& b);
-  bool WaitsForSibling(const LiveSequence& live) const;
+  // num_admissions: as many are over.
+  bool WaitsForSibling(const LiveSequence& live, int64_t num_admissions) const;
   bool IsHeldBack(const LiveSequence& live) const;
   PageCount Reservation(const LiveSequence& live) const;
   void Note(uint64_t value) { measures_.trace = measures_.trace * 0x100000001b3u ^ value; }
@@ -83,7 +87,7 @@ class PlanChecker {
   bool has_room_for_all_ = false;
   std::map<SequenceId, LiveSequence> live_;
   std::vector<SequenceId> slots_;  // 0: free
-  int64_t next_arrival_ = 0, step_ = 0;
+  int64_t next_arrival_ = 0, step_ = 0, num_admissions_ = 0;
   PlanMeasures measures_;
   // What is left of the step while its rows are gone through.
   int rows_left_ = 0, scored_left_ = 0;

@@ -11,7 +11,7 @@
 #include <random>
 #include <vector>
 
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 #include "fake_device.h"
 #include "plan_checker.h"
 #include "workload.h"

@@ -38,6 +38,8 @@ Workload::Workload(uint64_t seed, std::mt19937_64& rng) : rng_(rng), scenario_(S
   limits_.reserved_output = static_cast<int>(1 + Below(120));
   limits_.overcommit = Below(3) == 0;
   limits_.sliding_share = Below(4) == 0 ? 0.5 : 0;
+  const int among[] = {0, 0, 4, 64};
+  limits_.longest_prefix_among = among[Below(4)];
   overlaps_ = Below(4) != 0;
   has_faults_ = Below(3) == 0;
   caches_ = Below(5) != 0;

@@ -22,7 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 TABLE = os.path.join(ROOT, "tools/mutants/mutants.txt")
 LIMIT = 38
 # Who compiles a header's inline functions into the scheduler.
-USERS_OF_HEADERS = ["src/kv/page_budget.cc", "src/engine/scheduler.cc", "src/engine/sequence_pages.cc"]
+USERS_OF_HEADERS = ["src/kv/page_budget.cc", "src/engine/scheduler/scheduler.cc", "src/engine/scheduler/sequence_pages.cc"]
 
 
 def parse(path):

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 #include "kv/layout.h"
 #include "model/config.h"
 

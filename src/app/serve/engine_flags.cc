@@ -7,9 +7,14 @@
 namespace lapidary {
 namespace {
 
-void AddOrderFlags(CLI::App& app, EngineFlags& flags) {
+void AddOrderFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
   app.add_option("--scheduling-policy", flags.policy, "fcfs, or priority: of the requests (fcfs)")
       ->check(CLI::IsMember({"fcfs", "priority"}));
+  app.add_option_function<std::string>(
+         "--schedule-policy",
+         [&](const std::string& name) { options.longest_prefix_first = name == "lpm"; },
+         "fcfs; lpm: longest cached prefix first, of one priority (fcfs)")
+      ->check(CLI::IsMember({"fcfs", "lpm"}));
   app.add_flag("--enable-priority-scheduling", flags.enables_priority,
                "the same as SGLang says it: larger values first");
   app.add_flag("--schedule-low-priority-values-first", flags.low_values_first,
@@ -18,22 +23,17 @@ void AddOrderFlags(CLI::App& app, EngineFlags& flags) {
       ->check(CLI::IsMember({"low-first", "high-first"}));
 }
 
-const char* NameOf(PriorityOrder order) {
-  switch (order) {
-    case PriorityOrder::kNone:
-      return "fcfs";
-    case PriorityOrder::kLowFirst:
-      return "priority, smaller first";
-    case PriorityOrder::kHighFirst:
-      break;
-  }
-  return "priority, larger first";
+std::string NameOf(PriorityOrder order, bool longest_prefix_first) {
+  std::string name = longest_prefix_first ? "lpm" : "fcfs";
+  if (order == PriorityOrder::kNone) return name;
+  return fmt::format("priority, {} first, then {}",
+                     order == PriorityOrder::kLowFirst ? "smaller" : "larger", name);
 }
 
 }  // namespace
 
 void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
-  AddOrderFlags(app, flags);
+  AddOrderFlags(app, flags, options);
   app.add_flag("--async-scheduling,!--no-async-scheduling,!--disable-overlap-schedule",
                options.overlap, "plan a step while the one before runs (on)");
   app.add_option_function<std::string>(
@@ -82,9 +82,10 @@ std::string EngineLine(const EngineFlags& flags, const EngineOptions& options) {
   std::string line = fmt::format(
       "engine  prefix cache {}  [--no-enable-prefix-caching]   overlap {}  "
       "[--disable-overlap-schedule]   admission {}  [--admission]   order {}  "
-      "[--scheduling-policy]",
+      "[--{}]",
       options.prefix_cache ? "on" : "off", options.overlap ? "on" : "off", reserved,
-      NameOf(OrderOf(flags)));
+      NameOf(OrderOf(flags), options.longest_prefix_first),
+      options.longest_prefix_first ? "schedule-policy" : "scheduling-policy");
   if (options.sliding_share > 0)
     line += fmt::format("   sliding pages keep {:.3f} of the slabs  [--swa-full-tokens-ratio]",
                         options.sliding_share);

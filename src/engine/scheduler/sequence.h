@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 
 namespace lapidary {
 

@@ -1,11 +1,10 @@
-#include "engine/scheduler.h"
+#include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "base/check.h"
-#include "engine/sequence.h"
+#include "engine/scheduler/sequence.h"
 #include "ops/batch.h"
 
 namespace lapidary {
@@ -94,6 +93,10 @@ SequenceId Scheduler::head_of_queue() const { return waiting_.begin()->second->i
 
 int Scheduler::cached_tokens(SequenceId id) const {
   return std::max(0, sequences_.at(id)->cached_tokens);
+}
+
+int Scheduler::cached_prefix(SequenceId id) const {
+  return FindPrefix(*sequences_.at(id)).num_cells * kPageTokens;
 }
 
 StepPlan Scheduler::Plan(int64_t now_ms, int num_drafts) {
@@ -226,7 +229,7 @@ void Scheduler::Retract(Sequence& sequence) {
       sequence.computed_before, sequence.in_prefill() ? sequence.prefilled : sequence.length());
   running_.erase(sequence.place);
   ReleaseAll(sequence);
-  sequence.drafts_ready = sequence.scored = sequence.overtaken = 0;
+  sequence.scored = sequence.overtaken = 0;
   ++sequence.retractions;
   waiting_.emplace(sequence.order, &sequence);
   retracted_ = true;
@@ -304,146 +307,6 @@ bool Scheduler::PlanChunk(Sequence& sequence, int num_rows) {
   scratch_left_ -= BatchBuilder::ScratchPages(window, first, num_rows);
   plan_.rows.push_back(std::move(rows));
   return true;
-}
-
-bool Scheduler::WaitsForItsPrompt(const Sequence& sequence) const {
-  const auto found = sequences_.find(sequence.spec.waits_for_prompt_of);
-  if (found == sequences_.end() || found->second->finished) return false;
-  const Sequence& first = *found->second;
-  // Pages planned in this very plan cannot be read by its own rows.
-  const int wanted = (first.num_prompt - 1) / kPageTokens;
-  return first.cached_tokens < 0 || (first.runs() && static_cast<int>(first.nodes.size()) < wanted);
-}
-
-// In order of priority and arrival. One that does not fit may be overtaken, a bounded number of
-// times.
-void Scheduler::Admit() {
-  // Reservations grow with their tokens: while the least does not fit, nobody does.
-  if (!may_admit_ && !budget_.Fits(formula_.Pages(least_wanted_))) return;
-  may_admit_ = false;
-  least_wanted_ = limits_.max_length;
-  std::vector<Sequence*> passed;
-  std::set<int> closed;  // priorities in which nobody may overtake any more
-  const auto pass = [&](Sequence& sequence) {
-    passed.push_back(&sequence);
-    if (sequence.overtaken >= kMaxOvertakes) closed.insert(sequence.order.first);
-  };
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    if (free_slots_.empty() || rows_left_ <= 0) {
-      may_admit_ = true;  // the rest was not looked at
-      return;
-    }
-    Sequence& sequence = *(it++)->second;
-    if (sequence.finished || closed.contains(sequence.order.first)) continue;
-    if (WaitsForItsPrompt(sequence)) {
-      may_admit_ = true;
-      continue;
-    }
-    switch (TryAdmit(sequence)) {
-      case Admission::kNoRows:
-        may_admit_ = true;
-        if (retracted_ || rows_left_ < kPageTokens) return;
-        pass(sequence);  // it lacks rows with logits, or scratch: others need neither
-        break;
-      case Admission::kNoPages:
-        least_wanted_ = std::min(least_wanted_, ReservedTokens(sequence));
-        pass(sequence);
-        break;
-      case Admission::kAdmitted:
-        for (Sequence* earlier : passed)
-          if (earlier->order.first == sequence.order.first && ++earlier->overtaken >= kMaxOvertakes)
-            closed.insert(earlier->order.first);
-        break;
-    }
-  }
-}
-
-// Takes the first cells of a match into use if what the sequence then lacks can be promised.
-bool Scheduler::EnterIfItFits(const Sequence& sequence, const PrefixCache::Match& match,
-                              int cells) {
-  const int first_sliding = BatchBuilder::FirstCell(layout_.window, cells * kPageTokens);
-  cache_.Enter(match, cells, first_sliding);
-  const PageCount reserved = formula_.Pages(ReservedTokens(sequence));
-  int64_t to_pay = 0;
-  for (int cell = first_sliding; layout_.sliding_page_bytes > 0 && cell < cells; ++cell)
-    to_pay += pool_.num_users(match.nodes[static_cast<size_t>(cell)]->sliding) == 1;
-  if (budget_.Fits({std::max<int64_t>(0, reserved.full - cells),
-                    std::max<int64_t>(0, reserved.sliding - to_pay)}))
-    return true;
-  LeaveMatch(match, cells);
-  return false;
-}
-
-void Scheduler::LeaveMatch(const PrefixCache::Match& match, int cells) {
-  const int first_sliding = BatchBuilder::FirstCell(layout_.window, cells * kPageTokens);
-  for (int cell = cells; cell-- > 0;) {
-    PrefixNode* node = match.nodes[static_cast<size_t>(cell)];
-    if (layout_.sliding_page_bytes > 0 && cell >= first_sliding) cache_.LeaveSliding(node);
-    cache_.Leave(node);
-  }
-}
-
-Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
-  PrefixCache::Match match;
-  const int length = sequence.length(), window = layout_.window;
-  // The last token is computed in any case: its row is drawn from.
-  if (sequence.spec.caches && !sequence.spec.score_prompt)
-    match = cache_.Find(sequence.spec.salt,
-                        std::span(sequence.tokens)
-                            .first(static_cast<size_t>((length - 1) / kPageTokens * kPageTokens)));
-  // Cached pages keep the slabs they lie in: scattered ones can cost more than new ones would.
-  int cells = match.num_cells;
-  if (!EnterIfItFits(sequence, match, cells)) {
-    if (cells == 0 || !EnterIfItFits(sequence, match, 0)) return Admission::kNoPages;
-    cells = 0;
-  }
-  sequence.prefilled = cells * kPageTokens;
-  sequence.prefill_end = length;
-  const int num_rows = ChunkRows(sequence);
-  if (num_rows == 0) {
-    LeaveMatch(match, cells);
-    return Admission::kNoRows;
-  }
-  const int first_sliding = BatchBuilder::FirstCell(window, cells * kPageTokens);
-  const bool has_sliding = layout_.sliding_page_bytes > 0;
-
-  waiting_.erase(sequence.order);
-  running_.push_back(&sequence);
-  sequence.place = std::prev(running_.end());
-  sequence.slot = free_slots_.back();
-  free_slots_.pop_back();
-  plan_.starts.push_back({sequence.slot, sequence.id(), sequence.tokens, sequence.spec.params});
-  sequence.reserved = formula_.Pages(ReservedTokens(sequence));
-  sequence.nodes.assign(match.nodes.begin(), match.nodes.begin() + cells);
-  for (int cell = 0; cell < cells; ++cell) {
-    const PrefixNode* node = sequence.nodes[static_cast<size_t>(cell)];
-    if (layout_.full_page_bytes > 0) SetPage(sequence, cell, node->full);
-    if (!has_sliding || cell < first_sliding) continue;
-    SetPage(sequence, cell, node->sliding);
-    Pay(sequence, node->sliding);
-  }
-  sequence.num_full = layout_.full_page_bytes > 0 ? cells : 0;
-  sequence.sliding_begin = sequence.window_begin = first_sliding;
-  sequence.sliding_end = cells;
-  Rebudget(sequence);
-  // Windows that a later prompt may go on from: at turn borders, where this prompt leaves one that
-  // is known, and at its end.
-  const auto keep = [&](int cell) {
-    if (cell > 0)
-      sequence.kept_windows.emplace_back(BatchBuilder::FirstCell(window, cell * kPageTokens), cell);
-  };
-  for (const int32_t border : sequence.spec.turn_borders) keep(border / kPageTokens);
-  if (match.num_known_cells > cells) keep(match.num_known_cells);
-  keep((length - 1) / kPageTokens);
-
-  if (sequence.cached_tokens < 0) {
-    sequence.cached_tokens = cells * kPageTokens;
-    counters_.cache_queries += sequence.num_prompt;
-    counters_.cache_hits += cells * kPageTokens;
-  }
-  if (PlanChunk(sequence, num_rows)) return Admission::kAdmitted;
-  Retract(sequence);
-  return Admission::kNoRows;
 }
 
 void Scheduler::Commit(const StepResult& result) {

@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "base/check.h"
-#include "engine/sequence.h"
+#include "engine/scheduler/sequence.h"
 #include "ops/batch.h"
 
 namespace lapidary {

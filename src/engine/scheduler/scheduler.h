@@ -64,6 +64,9 @@ struct SchedulerLimits {
   int max_drafts = 0;          // k
   int max_draft_rows = 64;     // a step; beyond it sequences verify fewer drafts
   int max_length = 0;          // of a sequence
+  // Of so many at the head of the queue those start first who find most of their prompt in the
+  // prefix cache; up to 1: in order of arrival.
+  int longest_prefix_among = 0;
   // A soft reserve: idle full pages are evicted while full pages take more than the rest of the
   // slabs.
   double sliding_share = 0;
@@ -114,6 +117,7 @@ class Scheduler {
   // Of a live sequence.
   const std::vector<int32_t>& tokens(SequenceId id) const;
   int cached_tokens(SequenceId id) const;  // of the prompt, at its first admission
+  int cached_prefix(SequenceId id) const;  // its tokens that the prefix cache has now
   SequenceId head_of_queue() const;        // there is one
   // Frees all idle pages of the prefix cache, those of sequences that have just ended too.
   int64_t FlushCache();
@@ -145,15 +149,21 @@ class Scheduler {
   void AppendDecode(Sequence& sequence);
   int ChunkRows(const Sequence& sequence) const;
   bool PlanChunk(Sequence& sequence, int num_rows);
-  enum class Admission : uint8_t { kAdmitted, kNoPages, kNoRows };
-  Admission TryAdmit(Sequence& sequence);
-  bool EnterIfItFits(const Sequence& sequence, const PrefixCache::Match& match, int cells);
-  void LeaveMatch(const PrefixCache::Match& match, int cells);
-  bool WaitsForItsPrompt(const Sequence& sequence) const;
   void Retract(Sequence& sequence);
   void StopEnded();
   void Stop(Sequence& sequence);
   int NewDrafts(const Sequence& sequence) const;
+  // admission.cc
+  std::vector<Sequence*> HeadByPrefix() const;
+  bool Consider(Sequence& sequence);
+  void CloseBehind(const Sequence& sequence);
+  void NoteOvertaken(const Sequence& started);
+  bool WaitsForItsPrompt(const Sequence& sequence) const;
+  PrefixCache::Match FindPrefix(const Sequence& sequence) const;
+  enum class Admission : uint8_t { kAdmitted, kNoPages, kNoRows };
+  Admission TryAdmit(Sequence& sequence);
+  bool EnterIfItFits(const Sequence& sequence, const PrefixCache::Match& match, int cells);
+  void LeaveMatch(const PrefixCache::Match& match, int cells);
   // sequence_pages.cc
   void Settle(Sequence& sequence);
   void RegisterPages(Sequence& sequence, int num_cells);
@@ -202,6 +212,7 @@ class Scheduler {
   // Of the plan in the making.
   StepPlan plan_;
   std::vector<Sequence*> lacking_;
+  std::map<int, int64_t> closed_;  // by priority: who arrived later may not start
   int num_drafts_ = 0, rows_left_ = 0, draft_rows_left_ = 0, scored_left_ = 0;
   int32_t scratch_left_ = 0;
   bool retracted_ = false;
