@@ -74,10 +74,11 @@ mutants: setup    ## known bugs, planted one at a time: the simulation has to no
 	@cmake --build $(BUILD) -j $(JOBS) --target simulation
 	@python3 tools/mutants/run.py $(BUILD) --jobs $(JOBS)
 
-crowd: setup      ## 10,000 requests of each model in random company, each against its solo run
+crowd: setup      ## 10,000 requests of each model in random company, each against its solo run; 20 users of one long prompt
 	@cmake --preset cpu -DLAPIDARY_TESTS=ON
-	@cmake --build $(BUILD) -j $(JOBS) --target crowd_test
-	@$(BUILD)/tests/crowd/crowd_test --gtest_filter='*CrowdTest*' --rounds-percent=10000
+	@cmake --build $(BUILD) -j $(JOBS) --target crowd_test exactness_test
+	@$(BUILD)/tests/crowd/exactness_test --gtest_filter='Prefix.TwentyUsers*' --rounds-percent=1000
+	@tests/crowd/run $(BUILD)/tests/crowd/crowd_test $(JOBS)
 
 REQUESTS := 20000
 soak: setup       ## 20,000 HTTP requests, 30 % cancelled, and 10 x overload on a tiny model; make soak REQUESTS=1000000

@@ -147,7 +147,7 @@ TEST_P(CrowdTest, EqualsAlone) {
   int64_t preemptions = 0, hits = 0, accepted = 0, drafted = 0;
   int cut = 0;
   for (int round = 0; round < rounds && !HasFailure(); ++round) {
-    Crowd crowd(GetParam(), size, 300, static_cast<uint32_t>(round));
+    Crowd crowd(GetParam(), size, 300, static_cast<uint32_t>(FirstRound() + round));
     crowd.Run();
     preemptions += crowd.stats().preemptions;
     hits += crowd.stats().cache_hits;
@@ -171,7 +171,7 @@ TEST_P(CrowdTest, EqualsAlone) {
 TEST_P(CrowdTest, TheNextInASlotSeesNothing) {
   const bool pebble = GetParam() == std::string("pebble");
   const int rounds = Rounds(pebble ? 100 : 150), num_next = 10;
-  RequestMaker maker(LoadTarget(GetParam())->config, 200, 5);
+  RequestMaker maker(LoadTarget(GetParam())->config, 200, 5 + static_cast<uint32_t>(FirstRound()));
   const auto calm = MakeCalmEngine(GetParam(), 200);
   std::vector<Request> next;
   std::vector<Answer> alone;

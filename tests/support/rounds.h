@@ -8,6 +8,10 @@ namespace lapidary {
 // runs, where all is slower, ask for fewer, a longer run for more.
 int Rounds(int normal);
 
+// The flag --first-round=N, 0 unless told: where a test counts its rounds from, so that a long run
+// can be spread over processes.
+int FirstRound();
+
 }  // namespace lapidary
 
 #endif  // LAPIDARY_TESTS_SUPPORT_ROUNDS_H_

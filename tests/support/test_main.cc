@@ -1,4 +1,5 @@
-// The main of every test program: GoogleTest's flags, --rounds-percent=N and --tokenizer-dir=DIR.
+// The main of every test program: GoogleTest's flags, --rounds-percent=N, --first-round=N and
+// --tokenizer-dir=DIR.
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -13,20 +14,26 @@
 namespace lapidary {
 namespace {
 
-int rounds_percent = 100;
+int rounds_percent = 100, first_round = 0;
 std::string tokenizer_dir;
 
+bool ReadNumber(std::string_view text, int least, int most, int& value) {
+  const char* end = text.data() + text.size();
+  const auto [stop, code] = std::from_chars(text.data(), end, value);
+  return code == std::errc() && stop == end && least <= value && value <= most;
+}
+
 bool ReadFlag(std::string_view argument) {
-  constexpr std::string_view kName = "--rounds-percent=", kDir = "--tokenizer-dir=";
+  constexpr std::string_view kRounds = "--rounds-percent=", kFirst = "--first-round=",
+                             kDir = "--tokenizer-dir=";
   if (argument.starts_with(kDir)) {
     tokenizer_dir = argument.substr(kDir.size());
     return true;
   }
-  if (!argument.starts_with(kName)) return false;
-  argument.remove_prefix(kName.size());
-  const char* end = argument.data() + argument.size();
-  const auto [stop, code] = std::from_chars(argument.data(), end, rounds_percent);
-  return code == std::errc() && stop == end && 1 <= rounds_percent && rounds_percent <= 100'000;
+  if (argument.starts_with(kRounds))
+    return ReadNumber(argument.substr(kRounds.size()), 1, 100'000, rounds_percent);
+  return argument.starts_with(kFirst) &&
+         ReadNumber(argument.substr(kFirst.size()), 0, 1'000'000, first_round);
 }
 
 }  // namespace
@@ -34,6 +41,8 @@ bool ReadFlag(std::string_view argument) {
 int Rounds(int normal) {
   return static_cast<int>(std::max<int64_t>(1, int64_t{normal} * rounds_percent / 100));
 }
+
+int FirstRound() { return first_round; }
 
 const std::string& TokenizerDir() { return tokenizer_dir; }
 
@@ -44,8 +53,8 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (lapidary::ReadFlag(argv[i])) continue;
     fprintf(stderr,
-            "%s: the flags beside GoogleTest's are --rounds-percent=1..100000 and "
-            "--tokenizer-dir=DIR\n",
+            "%s: the flags beside GoogleTest's are --rounds-percent=1..100000, "
+            "--first-round=0..1000000 and --tokenizer-dir=DIR\n",
             argv[i]);
     return 2;
   }
