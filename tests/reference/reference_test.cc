@@ -4,9 +4,9 @@
 
 #include <cstring>
 #include <numeric>
+#include <utility>
 
-#include "app/golden_check.h"
-#include "app/verify.h"
+#include "app/verify/golden_check.h"
 #include "io/safetensors.h"
 #include "model/solo_session.h"
 #include "ops/cpu/cpu_ops.h"
@@ -56,7 +56,7 @@ TEST_P(ReferenceTest, EqualsTheGoldens) {
   const Safetensors file = Safetensors::Open(kData + GetParam() + "/goldens.safetensors").value();
   for (const int chunk : {0, 1, 7, 64}) {
     std::string failures;
-    GoldenCheck check(*target_, drafter_.get(), *ops_, chunk, 1e-3, [&](const std::string& line) {
+    GoldenCheck check(*target_, drafter_.get(), *ops_, {chunk}, [&](const std::string& line) {
       if (line.starts_with("FAIL")) failures += line + "\n";
     });
     const auto counts = check.Run(ReadGoldens(file));
@@ -72,8 +72,49 @@ TEST_P(ReferenceTest, AWrongWeightFails) {
   std::vector<Bf16> changed(static_cast<size_t>(target_->config.hidden), ToBf16(1.0f));
   target_->weights.layers[1].post_attn_norm =
       MakeTensor(changed.data(), DType::kBf16, target_->config.hidden);
-  GoldenCheck check(*target_, nullptr, *ops_, 0, 1e-3, [](const std::string&) {});
+  GoldenCheck check(*target_, nullptr, *ops_, {}, [](const std::string&) {});
   EXPECT_GT(check.Run(ReadGoldens(file)).value().failed, 0);
+}
+
+TEST(ReferenceInBf16, IsAsNearAsTheReferencesOwn) {
+  const auto target = Load("wide"), drafter = Load("wide-assistant");
+  const auto ops = MakeCpuOps(2);
+  const Safetensors file = Safetensors::Open(kData + "wide/bf16_goldens.safetensors").value();
+  for (const int chunk : {0, 1, 40}) {
+    std::string lines;
+    GoldenCheck check(*target, drafter.get(), *ops, {chunk, 0, DType::kBf16},
+                      [&](const std::string& line) { lines += line + "\n"; });
+    const auto counts = check.Run(ReadGoldens(file));
+    ASSERT_TRUE(counts.ok()) << counts.error().message;
+    EXPECT_EQ(counts.value().failed, 0) << lines;
+    EXPECT_EQ(counts.value().passed, 5 + 2);  // greedy tokens of each prompt, logits and drafts
+  }
+}
+
+TEST(ReferenceInBf16, AWrongWeightFails) {
+  const auto target = Load("wide"), drafter = Load("wide-assistant");
+  const auto ops = MakeCpuOps(2);
+  const Safetensors file = Safetensors::Open(kData + "wide/bf16_goldens.safetensors").value();
+  for (Checkpoint* wrong : {target.get(), drafter.get()}) {
+    Tensor& norm = wrong->weights.layers[1].post_attn_norm;
+    std::vector<Bf16> other(static_cast<size_t>(norm.num_elements()), ToBf16(1.0f));
+    const Tensor right = std::exchange(
+        norm, MakeTensor(other.data(), DType::kBf16, static_cast<int64_t>(other.size())));
+    GoldenCheck check(*target, drafter.get(), *ops, {0, 0, DType::kBf16},
+                      [](const std::string&) {});
+    EXPECT_GT(check.Run(ReadGoldens(file)).value().failed, 0);
+    norm = right;
+  }
+}
+
+TEST(ReferenceInBf16, NamesWhatIsMissing) {
+  const auto target = Load("wide");
+  const auto ops = MakeCpuOps(1);
+  const Safetensors file = Safetensors::Open(kData + "wide/goldens.safetensors").value();
+  GoldenCheck check(*target, nullptr, *ops, {0, 0, DType::kBf16}, [](const std::string&) {});
+  const auto counts = check.Run(ReadGoldens(file));
+  ASSERT_FALSE(counts.ok());
+  EXPECT_EQ(counts.error().param, "text.0.bf16_logits");
 }
 
 TEST_P(ReferenceTest, PrefillAtOnceEqualsChunksEqualsTokenByToken) {

@@ -72,7 +72,7 @@ def make_conditioned(sizes, folder, assistant, shard_kb):
         make_checkpoint.make(sizes, folder, seed, shard_kb=shard_kb)
         make_checkpoint.make(sizes, assistant, seed + 1, assistant=True)
         margin, rounding = make_goldens.make(folder, assistant, folder / "goldens.safetensors",
-                                             lengths(sizes.window))
+                                             make_goldens.Asked(lengths(sizes.window)))
         print(f"{folder.name:14} seed {seed}: float32 is {rounding:.1e} from float64, smallest "
               f"greedy margin {margin:.4f}", flush=True)
         if rounding < 4e-4:

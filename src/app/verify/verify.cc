@@ -5,47 +5,33 @@
 #include <filesystem>
 
 #include "app/command.h"
-#include "app/verify.h"
-
-#include "app/golden_check.h"
 #include "app/model/find_model.h"
 #include "app/model/load_model.h"
+#include "app/verify/golden_check.h"
 #include "io/safetensors.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace lapidary {
-
-Goldens ReadGoldens(const Safetensors& file) {
-  Goldens goldens;
-  for (const auto& [name, entry] : file.tensors()) {
-    Tensor tensor;
-    if (entry.dtype == "F32")
-      tensor.dtype = DType::kF32;
-    else if (entry.dtype == "I32")
-      tensor.dtype = DType::kI32;
-    else
-      continue;  // pixels and masks of media entries, which are skipped
-    if (entry.shape.empty() || entry.shape.size() > 3) continue;
-    const std::span<const std::byte> bytes = file.bytes(entry);
-    if (reinterpret_cast<uintptr_t>(bytes.data()) % 4 != 0)
-      throw StartupError(fmt::format("{}: tensor '{}' is misaligned", file.file().path(), name));
-    tensor.data = const_cast<std::byte*>(bytes.data());
-    tensor.rank = static_cast<int>(entry.shape.size());
-    for (size_t i = 0; i < entry.shape.size(); ++i) tensor.shape[i] = entry.shape[i];
-    tensor.row_stride = tensor.cols();
-    goldens[name] = tensor;
-  }
-  return goldens;
-}
 
 namespace {
 
 struct VerifyFlags {
   std::string model, draft_model, goldens;
   BackendKind backend = BackendKind::kCpu;
-  int chunk = 0, num_threads = 0;
-  double max_abs = 1e-3;
+  GoldenCheck::Options check;
+  std::string dtype = "auto";
+  int num_threads = 0;
 };
+
+// Of activations and KV.
+DType RunType(const VerifyFlags& flags, Ops& ops) {
+  const DType dtype = flags.dtype == "auto"
+                          ? ops.dtype()
+                          : (flags.dtype == "bfloat16" ? DType::kBf16 : DType::kF32);
+  if (dtype == DType::kF32 && !ops.device().is_host())
+    throw StartupError("--dtype float32 is for --backend cpu: a GPU computes in bf16");
+  return dtype;
+}
 
 int RunVerify(const VerifyFlags& flags) {
   LoadOptions load;
@@ -65,8 +51,10 @@ int RunVerify(const VerifyFlags& flags) {
     drafter = OrThrow(LoadCheckpoint(*draft_dir, load));
     OrThrow(CheckDrafterFits(target->config, drafter->config));
   }
+  GoldenCheck::Options options = flags.check;
+  options.dtype = RunType(flags, *ops);
   const Safetensors file = OrThrow(Safetensors::Open(flags.goldens));
-  GoldenCheck check(*target, drafter.get(), *ops, flags.chunk, flags.max_abs,
+  GoldenCheck check(*target, drafter.get(), *ops, options,
                     [](const std::string& line) { fmt::print("{}\n", line); });
   const CheckCounts counts = OrThrow(check.Run(ReadGoldens(file)));
   fmt::print("{} passed, {} failed, {} skipped\n", counts.passed, counts.failed, counts.skipped);
@@ -80,9 +68,11 @@ std::function<int()> SetUpVerify(CLI::App& app) {
                  "assistant folder (default: MODEL-assistant if it exists)");
   app.add_option("--goldens", flags->goldens, "safetensors file of expected values")->required();
   AddBackendFlag(app, flags->backend);
-  app.add_option("--chunk", flags->chunk, "prompt tokens a step (0: all at once)")
+  app.add_option("--dtype", flags->dtype, "of activations and KV: auto: bfloat16 on a GPU")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
+  app.add_option("--chunk", flags->check.chunk, "prompt tokens a step (0: all at once)")
       ->check(CLI::Range(0, 65536));
-  app.add_option("--max-abs", flags->max_abs, "largest allowed difference")
+  app.add_option("--max-abs", flags->check.max_abs, "largest difference allowed in float32")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   app.add_option("--num-threads", flags->num_threads, "0: all cores")->check(CLI::Range(0, 1024));
