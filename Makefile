@@ -118,11 +118,12 @@ bench: test       ## roofline of the CPU ops
 cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
 	@if [ -x /usr/local/cuda/bin/nvcc ]; then \
 	  cmake --preset cuda -DLAPIDARY_TESTS=ON > /dev/null && \
-	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver model_driver; \
+	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver model_driver engine_driver; \
 	else echo "no /usr/local/cuda/bin/nvcc: preset cuda is not compiled"; fi
 
 gpu-bundle: cuda  ## program, drivers, their shared libraries and models in build/bundle, for a machine with a GPU
-	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver build/cuda/tests/gpu/model_driver
+	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver build/cuda/tests/gpu/model_driver \
+	  build/cuda/tests/gpu/engine_driver
 	@cp tests/gpu/run.sh build/bundle/
 	@cp -r models build/bundle/
 	@cp -r tests/data/configs build/bundle/

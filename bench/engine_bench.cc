@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <deque>
 #include <future>
 #include <mutex>
 #include <vector>
@@ -42,8 +43,8 @@ uint64_t Mix(uint64_t x) {
 class NullBackend : public StepRunner {
  public:
   NullBackend(int32_t first_id, int32_t vocab_size) : first_(first_id), vocab_(vocab_size) {}
-  StepNews Run(const StepPlan& plan) override {
-    StepNews news;
+  void Launch(const StepPlan& plan) override {
+    StepNews& news = news_.emplace_back();
     news.number = plan.number;
     news.rows.resize(plan.rows.size());
     for (size_t i = 0; i < plan.rows.size(); ++i)
@@ -51,11 +52,16 @@ class NullBackend : public StepRunner {
         news.rows[i].tokens.push_back(first_ +
                                       static_cast<int32_t>(Mix(plan.number * 4096 + i) %
                                                            static_cast<uint64_t>(vocab_ - first_)));
+  }
+  StepNews Read() override {
+    StepNews news = std::move(news_.front());
+    news_.pop_front();
     return news;
   }
 
  private:
   const int32_t first_, vocab_;
+  std::deque<StepNews> news_;
 };
 
 double ThreadSeconds() {

@@ -64,6 +64,9 @@ class CpuDevice : public Device {
   void FreeHost(void* data) override { Free(data); }
   std::unique_ptr<CopyQueue> MakeCopyQueue() override { return std::make_unique<CpuCopyQueue>(); }
   void QueueCopyIn(void* to, const void* from, int64_t bytes) override { CopyIn(to, from, bytes); }
+  void QueueCopyOut(void* to, const void* from, int64_t bytes) override {
+    CopyOut(to, from, bytes);
+  }
   uint64_t Mark() override { return 0; }
   void WaitFor(uint64_t) override {}
   std::unique_ptr<Graph> Capture(const std::function<void()>& work) override {

@@ -123,6 +123,11 @@ class OpenedCudaDevice : public CudaDevice {
         cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
         "copy to the device");
   }
+  void QueueCopyOut(void* to, const void* from, int64_t bytes) override {
+    CheckQueue(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
+        "copy from the device");
+  }
   uint64_t Mark() override {
     CheckCuda(cudaEventRecord(marks_[++newest_mark_ % marks_.size()], stream_), "cudaEventRecord");
     return newest_mark_;

@@ -54,6 +54,8 @@ class Device {
   virtual std::unique_ptr<CopyQueue> MakeCopyQueue() = 0;
   // Queues the copy and returns; `from`, of AllocateHost, stays as it is until the queue is past.
   virtual void QueueCopyIn(void* to, const void* from, int64_t bytes) = 0;
+  // Likewise; `to`, of AllocateHost, has the data when a later mark is past.
+  virtual void QueueCopyOut(void* to, const void* from, int64_t bytes) = 0;
   // A point of the queue, and waiting until the work before it is done. Old marks may wait longer.
   virtual uint64_t Mark() = 0;
   virtual void WaitFor(uint64_t mark) = 0;

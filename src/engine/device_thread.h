@@ -1,5 +1,5 @@
 // DeviceThread: runs step plans in the order they were launched, beside the engine's thread. What a
-// stream is on a GPU: launch returns at once, results are read later.
+// stream is to a GPU: launch returns at once, results are read later.
 #ifndef LAPIDARY_ENGINE_DEVICE_THREAD_H_
 #define LAPIDARY_ENGINE_DEVICE_THREAD_H_
 
@@ -30,9 +30,9 @@ class DeviceThread {
   std::unique_ptr<StepRunner> runner_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<StepPlan> launched_;  // guarded by mutex_, as all below
+  std::deque<StepPlan> plans_;  // guarded by mutex_, as all below
   std::deque<StepNews> done_;
-  bool stop_ = false;
+  bool reading_ = false, stop_ = false;
   std::thread thread_;
 };
 

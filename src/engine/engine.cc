@@ -107,6 +107,7 @@ StepModelOptions PlanModel(const EngineOptions& options, const LoopOptions& loop
   model.limits.fast_prefill = options.fast_prefill;
   model.limits.checks_tables = options.debug_kv_bounds;
   model.num_threads = options.num_threads;
+  model.batch_invariant = options.batch_invariant;
   return model;
 }
 

@@ -34,7 +34,8 @@ struct EngineOptions {
   // Of the first 64 who wait those start first who find most of their prompt in the
   // prefix cache; nobody is overtaken more than 64 times.
   bool longest_prefix_first = false;
-  bool overlap = true;  // plan a step ahead of the tokens
+  bool overlap = true;           // plan a step ahead of the tokens
+  bool batch_invariant = false;  // no bit of an answer depends on other requests; so on a CPU
   int num_draft_tokens =
       -1;  // drafts a burst; 0: no speculation; -1: adaptive, if there is a drafter
   std::optional<DraftPosition> draft_position;  // none: measured

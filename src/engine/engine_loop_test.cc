@@ -44,6 +44,7 @@ class FakeModel : public StepModel {
   int window() const override { return window_; }
   bool has_drafter() const override { return drafts_; }
   RowSampler& row_sampler() override { return *row_sampler_; }
+  SlotStates& slot_states() override { return *slot_states_; }
 
   StepOutput Forward(const Batch& batch) override {
     scratch_.assign(4096, -9);
@@ -142,6 +143,7 @@ class FakeModel : public StepModel {
   std::vector<int32_t> full_, sliding_, scratch_;
   std::vector<float> logits_, states_;
   const std::unique_ptr<RowSampler> row_sampler_ = MakeCpuRowSampler(kVocab);
+  const std::unique_ptr<SlotStates> slot_states_ = MakeCpuSlotStates(8, kHidden);
 };
 
 LoopOptions Options(int num_slabs, int max_drafts = 0) {

@@ -10,6 +10,7 @@
 
 #include "kv/prefix_cache.h"
 #include "ops/row_sampler.h"
+#include "ops/slot_states.h"
 
 namespace lapidary {
 
@@ -18,7 +19,6 @@ inline constexpr int kMaxChoices = 8;
 inline constexpr int kMaxLogitBias = 1024;
 inline constexpr int kMaxStopIds = 64;
 inline constexpr int kMaxBadWords = 128;
-inline constexpr int kMaxDrafts = 8;  // a burst
 
 // Filters apply in this order: suppress, bias, penalties, mask, temperature, top-k, top-p, min-p.
 // All ids are < V; ranges are the field table's of server/openai/schema.cc, checked again by

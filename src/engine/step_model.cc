@@ -43,8 +43,11 @@ Gemma4StepModel::Gemma4StepModel(std::unique_ptr<Checkpoint> target,
     : target_(std::move(target)),
       drafter_checkpoint_(std::move(drafter)),
       ops_(target_->ops != nullptr ? target_->ops : MakeCpuOps(options.num_threads)) {
-  row_sampler_ = ops_->MakeRowSampler(
-      vocab_size(), std::max(options.limits.max_output_rows, options.max_running));
+  if (options.batch_invariant) ops_->MakeBatchInvariant();
+  slot_states_ = ops_->MakeSlotStates(options.max_running, has_drafter() ? hidden() : 0);
+  row_sampler_ = ops_->MakeRowSampler(vocab_size(),
+                                      std::max(options.limits.max_output_rows, options.max_running),
+                                      slot_states_.get());
   Build(options);
 }
 
@@ -62,14 +65,13 @@ void Gemma4StepModel::Build(const StepModelOptions& options) {
   drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,
                                        drafter_checkpoint_->config, drafter_checkpoint_->weights,
                                        *ops_, *arena_, options.max_running, ops_->dtype());
-  if (!ops_->device().is_host())
-    draft_state_ = Buffer(ops_->device(), options.max_running, hidden(), DType::kF32);
 }
 
 void Gemma4StepModel::Restart(const StepModelOptions& options) {
   Build(options);
   const auto start = NowMs();
-  graphs_ = std::make_unique<DecodeGraphs>(*model_, *ops_, options.max_running, options.max_drafts,
+  graphs_ = std::make_unique<DecodeGraphs>(*model_, drafter_.get(), *ops_, *slot_states_,
+                                           options.max_running, options.max_drafts,
                                            options.limits.max_output_rows);
   Tables tables(options);
   const int count = graphs_->Capture(tables.full(), tables.sliding());
@@ -87,7 +89,7 @@ int64_t Gemma4StepModel::WarmUp() {
   BatchBuilder builder(tables.full(), tables.sliding(), window());
   const int chunk = std::min(options_.limits.max_rows, (options_.table_cells - 1) * kPageTokens);
   builder.AddChunk(0, 0, std::vector<int32_t>(static_cast<size_t>(chunk), 0), 1, {});
-  Run(builder.Build());
+  Forward(builder.Build());
   builder.Clear();
   const int rows = 1 + options_.max_drafts;
   const std::vector<int32_t> tokens(static_cast<size_t>(rows), 0);
@@ -100,47 +102,52 @@ int64_t Gemma4StepModel::WarmUp() {
   queries[0].sampling.temperature = 0;
   queries[1].sampling.top_k = 64;
   row_sampler_->Sample(output.logits, queries);
-  if (drafter_ != nullptr) {
-    const auto count = static_cast<size_t>(options_.max_running);
-    std::vector<int32_t> ones(count, 1), zeros(count, 0), none(count, -1), slots(count);
-    std::iota(slots.begin(), slots.end(), 0);
-    std::vector<float> states(count * static_cast<size_t>(hidden()), 0.0f);
-    const auto view = [](std::vector<int32_t>& ids) {
-      return MakeTensor(ids.data(), DType::kI32, static_cast<int64_t>(ids.size()));
-    };
-    Draft(view(zeros), MakeTensor(states.data(), DType::kF32, options_.max_running, hidden()),
-          {view(zeros), view(ones), view(slots), view(none), tables.full(), tables.sliding(), {}});
-  }
+  if (drafter_ != nullptr) WarmUpDrafter();
   ops_->device().Synchronize();
   // Graphs, and kernels that a later driver call may load.
   constexpr int64_t kSpareBytes = int64_t{1} << 30;
   return ops_->device().free_bytes() - kSpareBytes;
 }
 
-StepOutput Gemma4StepModel::Run(const Batch& batch) {
-  StepOutput output;
-  if (graphs_ != nullptr && graphs_->Run(batch, output)) {
-    last_beat_ms_ = NowMs();
-    return output;
-  }
-  return model_->Forward(batch);
+void Gemma4StepModel::WarmUpDrafter() {
+  std::vector<int32_t> slots(static_cast<size_t>(options_.max_running));
+  std::iota(slots.begin(), slots.end(), 0);
+  slot_states_->Begin({{}, {}, slots});
+  const DraftRows draft = slot_states_->PlaceDrafts(0);
+  const int64_t count = options_.max_running;
+  const RowSet rows{draft.rows.positions.Rows(0, count),
+                    draft.rows.key_ends.Rows(0, count),
+                    draft.rows.slots.Rows(0, count),
+                    draft.rows.chunks.Rows(0, count),
+                    {},
+                    {},
+                    {}};
+  const DraftOutput output = Draft(draft.tokens.Rows(0, count), draft.hidden.Rows(0, count), rows);
+  slot_states_->TakeDrafts(0, row_sampler_->Best(output.logits, {}));
 }
 
 StepOutput Gemma4StepModel::Forward(const Batch& batch) {
-  const StepOutput output = Run(batch);
-  if (drafter_ == nullptr) return output;
-  return {hidden_.Of(ops_->device(), output.hidden), output.logits};
+  StepOutput output;
+  const Batch placed = graphs_ != nullptr ? graphs_->Place(batch) : ops_->PlaceBatch(batch);
+  full_pages_ = placed.rows.full_pages;
+  sliding_pages_ = placed.rows.sliding_pages;
+  if (!is_host()) {
+    slot_states_->PlaceRows(placed.tokens, placed.rows, placed.offsets);
+    if (!batch.rows.spans.empty())
+      slot_states_->PlaceRows(placed.output_tokens, placed.output, placed.output_offsets);
+  }
+  if (graphs_ == nullptr || !graphs_->Run(output)) return model_->ForwardPlaced(placed);
+  last_beat_ms_ = NowMs();
+  return output;
 }
 
 DraftOutput Gemma4StepModel::Draft(Tensor tokens, Tensor hidden, const RowSet& rows) {
-  Device& device = ops_->device();
-  Tensor state = hidden;
-  if (!device.is_host()) {
-    state = draft_state_.View(hidden.rows(), hidden.cols());
-    device.CopyIn(state.data, hidden.f32(), state.num_elements() * SizeOf(DType::kF32));
-  }
-  const DraftOutput output = drafter_->Step(tokens, state, rows);
-  return {output.logits, draft_hidden_.Of(device, output.hidden)};
+  DraftOutput output;
+  if (graphs_ != nullptr && graphs_->RunDraft(tokens.rows(), output)) return output;
+  RowSet placed = rows;
+  placed.full_pages = full_pages_;
+  placed.sliding_pages = sliding_pages_;
+  return drafter_->StepPlaced(tokens, hidden, placed);
 }
 
 void Gemma4StepModel::PoisonWorkspaces() {

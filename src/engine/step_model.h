@@ -11,10 +11,10 @@
 #include "model/activations.h"
 #include "model/drafter.h"
 #include "model/gemma4.h"
-#include "model/host_copy.h"
 #include "model/loader.h"
 #include "ops/batch.h"
 #include "ops/row_sampler.h"
+#include "ops/slot_states.h"
 
 namespace lapidary {
 
@@ -26,12 +26,17 @@ class StepModel {
   virtual int hidden() const = 0;  // D: floats of a state that goes to the drafter
   virtual int window() const = 0;
   virtual bool has_drafter() const = 0;
-  // Logits lie where row_sampler reads them; hidden, only with a drafter, in host memory.
+  // The host computes: calls return when they are done.
+  virtual bool is_host() const { return true; }
+  // batch lies in host memory; on a device its decode rows are placed by slot_states there. The
+  // output lies where row_sampler and slot_states read it.
   virtual StepOutput Forward(const Batch& batch) = 0;
-  // As Drafter::Step, with hidden in host memory.
+  // A pass over rows of the step's SlotStates::PlaceDrafts and the tables, in host memory, of the
+  // newest Forward, with hidden as Drafter::Step.
   virtual DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) = 0;
   // For the logits of both.
   virtual RowSampler& row_sampler() = 0;
+  virtual SlotStates& slot_states() = 0;
   // When it last finished a layer, on the steady clock, 0: unknown; thread-safe.
   virtual int64_t last_beat_ms() const { return 0; }
 };
@@ -44,6 +49,7 @@ struct StepModelOptions {
   int32_t table_cells = 0;
   Gemma4::Limits limits;
   int num_threads = 0;  // 0: all cores
+  bool batch_invariant = false;
 };
 
 // The real one, on the device where the weights of the target lie, or on the CPU. drafter may be
@@ -65,9 +71,11 @@ class Gemma4StepModel : public StepModel {
   int hidden() const override { return target_->config.hidden; }
   int window() const override { return target_->config.window; }
   bool has_drafter() const override { return drafter_checkpoint_ != nullptr; }
+  bool is_host() const override { return ops_->device().is_host(); }
   StepOutput Forward(const Batch& batch) override;
   DraftOutput Draft(Tensor tokens, Tensor hidden, const RowSet& rows) override;
   RowSampler& row_sampler() override { return *row_sampler_; }
+  SlotStates& slot_states() override { return *slot_states_; }
   int64_t last_beat_ms() const override { return last_beat_ms_; }
 
   KvArena& arena() { return *arena_; }
@@ -76,8 +84,7 @@ class Gemma4StepModel : public StepModel {
 
  private:
   void Build(const StepModelOptions& options);
-  // As Forward, where the results are: on the device.
-  StepOutput Run(const Batch& batch);
+  void WarmUpDrafter();
 
   std::atomic<int64_t> last_beat_ms_{0};
   std::unique_ptr<Checkpoint> target_, drafter_checkpoint_;
@@ -86,10 +93,10 @@ class Gemma4StepModel : public StepModel {
   std::unique_ptr<KvArena> arena_;
   std::unique_ptr<Gemma4> model_;
   std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<SlotStates> slot_states_;
   std::unique_ptr<RowSampler> row_sampler_;
   std::unique_ptr<DecodeGraphs> graphs_;
-  HostCopy hidden_, draft_hidden_;
-  Buffer draft_state_;  // [B,D] on a GPU
+  Tensor full_pages_, sliding_pages_;  // of the newest step, where the ops read them
 };
 
 }  // namespace lapidary

@@ -8,9 +8,9 @@ namespace lapidary {
 
 struct Drafter::Workspace {
   Activations a;
-  Buffer in;              // [B,2*target D]: embedding, then state
-  Buffer y, logits, out;  // [B,D] [B,V] [B,target D]
-  Buffer identity;        // [max rows] i32: 0, 1, 2, ...
+  Buffer in;         // [B,2*target D]: embedding, then state
+  Buffer y, logits;  // [B,D] [B,V]
+  Buffer identity;   // [max rows] i32: 0, 1, 2, ...
   std::vector<Layer> layers;
 
   Workspace(Device& device, const ModelConfig& config, int max_rows, DType dtype)
@@ -18,7 +18,6 @@ struct Drafter::Workspace {
         in(device, max_rows, int64_t{2} * config.target_hidden, dtype),
         y(device, max_rows, config.hidden, DType::kF32),
         logits(device, max_rows, config.vocab_size, DType::kF32),
-        out(device, max_rows, config.target_hidden, DType::kF32),
         identity(device, max_rows, 1, DType::kI32) {
     std::vector<int32_t> numbers(static_cast<size_t>(max_rows));
     std::iota(numbers.begin(), numbers.end(), 0);
@@ -47,7 +46,7 @@ Drafter::~Drafter() = default;
 void Drafter::Poison() {
   const Workspace& ws = *workspace_;
   ws.a.Poison();
-  for (const Buffer* buffer : {&ws.in, &ws.y, &ws.logits, &ws.out}) buffer->Poison();
+  for (const Buffer* buffer : {&ws.in, &ws.y, &ws.logits}) buffer->Poison();
 }
 
 DraftOutput Drafter::Step(Tensor host_tokens, Tensor hidden, const RowSet& host_rows) {
@@ -55,8 +54,10 @@ DraftOutput Drafter::Step(Tensor host_tokens, Tensor hidden, const RowSet& host_
   batch.tokens = host_tokens;
   batch.rows = host_rows;
   batch = ops_.PlaceBatch(batch);
-  const Tensor tokens = batch.tokens;
-  const RowSet& rows = batch.rows;
+  return StepPlaced(batch.tokens, hidden, batch.rows);
+}
+
+DraftOutput Drafter::StepPlaced(Tensor tokens, Tensor hidden, const RowSet& rows) {
   Workspace& ws = *workspace_;
   const int64_t b = tokens.rows();
   const int64_t target_hidden = config_.target_hidden;
@@ -78,7 +79,7 @@ DraftOutput Drafter::Step(Tensor host_tokens, Tensor hidden, const RowSet& host_
   }
   const Tensor y = ws.y.View(b, config_.hidden);
   ops_.RmsNorm(y, x, weights_.final_norm, config_.norm_eps, config_.hidden);
-  DraftOutput out{ws.logits.View(b, config_.vocab_size), ws.out.View(b, target_hidden)};
+  DraftOutput out{ws.logits.View(b, config_.vocab_size), hidden};
   ops_.Linear(out.hidden, y, weights_.post_projection);
   if (weights_.centroids.empty())
     ops_.Linear(out.logits, y, {weights_.embed});

@@ -18,7 +18,7 @@ enum class DraftPosition : uint8_t { kNewest, kLastKv };  // n, n - 1
 
 struct DraftOutput {
   Tensor logits;  // [B,V] f32
-  Tensor hidden;  // [B,target D] f32: the state for the next pass
+  Tensor hidden;  // [B,target D] f32: the state for the next pass, where the one before it was
 };
 
 class Drafter {
@@ -31,10 +31,11 @@ class Drafter {
 
   // One pass. tokens [B] i32, in host memory as the rows: the newest token of each row, or its
   // previous draft; hidden [B,target D] f32: the target's state that produced the newest token, or
-  // the previous pass's. rows: positions are the burst's constant one, key_ends the number of
-  // tokens that have target K and V. The output is valid until the next call; hidden may be the
-  // last output's.
+  // the previous pass's; it is overwritten. rows: positions are the burst's constant one, key_ends
+  // the number of tokens that have target K and V. Logits are valid until the next call.
   DraftOutput Step(Tensor host_tokens, Tensor hidden, const RowSet& host_rows);
+  // The same with tokens and rows where the ops read them.
+  DraftOutput StepPlaced(Tensor tokens, Tensor hidden, const RowSet& rows);
 
   // As Gemma4::Poison, between two bursts.
   void Poison();

@@ -16,17 +16,19 @@ int32_t BatchBuilder::FirstCell(int window, int first_position) {
 }
 
 void BatchBuilder::Rows::Clear() {
-  for (auto* list : {&tokens, &positions, &key_ends, &slots, &chunks}) list->clear();
+  for (auto* list : {&tokens, &positions, &key_ends, &slots, &chunks, &offsets}) list->clear();
   spans.clear();
   max_sequence_rows = 1;
 }
 
-void BatchBuilder::Rows::Add(int32_t token, int32_t position, int32_t slot, int32_t chunk) {
+void BatchBuilder::Rows::Add(int32_t token, int32_t position, int32_t slot, int32_t chunk,
+                             int32_t offset) {
   tokens.push_back(token);
   positions.push_back(position);
   key_ends.push_back(position + 1);
   slots.push_back(slot);
   chunks.push_back(chunk);
+  offsets.push_back(offset);
 }
 
 void BatchBuilder::Clear() {
@@ -43,10 +45,11 @@ void BatchBuilder::AddDecode(int32_t slot, int32_t first_position,
   const auto num_rows = static_cast<int32_t>(tokens.size());
   rows_.max_sequence_rows = std::max(rows_.max_sequence_rows, num_rows);
   output_.max_sequence_rows = rows_.max_sequence_rows;
-  for (const int32_t token : tokens) {
+  for (int32_t i = 0; i < num_rows; ++i) {
+    const int32_t token = tokens[static_cast<size_t>(i)], position = first_position + i;
     output_rows_.push_back(static_cast<int32_t>(rows_.tokens.size()));
-    rows_.Add(token, first_position, slot, -1);
-    output_.Add(token, first_position++, slot, -1);
+    rows_.Add(token, position, slot, -1, i);
+    output_.Add(token, position, slot, -1, i);
   }
 }
 
@@ -106,8 +109,10 @@ RowSet BatchBuilder::View(Rows& rows, std::span<const uint64_t> owners) const {
 }
 
 Batch BatchBuilder::Build(std::span<const uint64_t> owners) {
-  return {lapidary::View(rows_.tokens),   View(rows_, owners),   lapidary::View(output_rows_),
-          lapidary::View(output_.tokens), View(output_, owners), window_copies_};
+  return {lapidary::View(rows_.tokens),  View(rows_, owners),
+          lapidary::View(output_rows_),  lapidary::View(output_.tokens),
+          View(output_, owners),         window_copies_,
+          lapidary::View(rows_.offsets), lapidary::View(output_.offsets)};
 }
 
 }  // namespace lapidary

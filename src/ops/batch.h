@@ -23,6 +23,9 @@ struct Batch {
   Tensor output_tokens;  // [O] i32
   RowSet output;         // these rows alone
   std::span<const WindowCopy> window_copies;
+  // [T], [O] i32: the place of a decode row behind the newest token of its sequence, for
+  // SlotStates::PlaceRows; -1: a chunk's.
+  Tensor offsets = {}, output_offsets = {};
 
   int64_t num_rows() const { return rows.num_rows(); }
 };
@@ -54,11 +57,11 @@ class BatchBuilder {
 
  private:
   struct Rows {
-    std::vector<int32_t> tokens, positions, key_ends, slots, chunks;
+    std::vector<int32_t> tokens, positions, key_ends, slots, chunks, offsets;
     std::vector<ChunkSpan> spans;
     int32_t max_sequence_rows = 1;
     void Clear();
-    void Add(int32_t token, int32_t position, int32_t slot, int32_t chunk);
+    void Add(int32_t token, int32_t position, int32_t slot, int32_t chunk, int32_t offset = -1);
   };
   RowSet View(Rows& rows, std::span<const uint64_t> owners) const;
 

@@ -17,6 +17,7 @@
 #include "ops/linear_weight.h"
 #include "ops/row_sampler.h"
 #include "ops/row_set.h"
+#include "ops/slot_states.h"
 
 namespace lapidary {
 
@@ -56,6 +57,8 @@ class Ops {
   virtual Device& device() const = 0;
   // Of activations and KV: what this backend works in.
   virtual DType dtype() const = 0;
+  // From now on no bit of a row depends on the other rows of a call: so on a CPU in any case.
+  virtual void MakeBatchInvariant() {}
   // Brings the tensors of a batch in host memory to the device, valid until the next call; on the
   // CPU they are there. Its page tables are those of the newest call: all batches of these ops have
   // tables of one shape.
@@ -107,8 +110,12 @@ class Ops {
   virtual void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                               Tensor embed, int top_k) = 0;
 
-  // Draws from logits of this backend; of up to max_rows rows it makes one launch.
-  virtual std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows) = 0;
+  // Of up to num_slots sequences a step; hidden_size: D of the states for a drafter, 0 without one.
+  virtual std::unique_ptr<SlotStates> MakeSlotStates(int num_slots, int64_t hidden_size) = 0;
+  // Draws from logits of this backend; of up to max_rows rows it makes one launch. slots: where
+  // queries that name a slot are looked up; may be null.
+  virtual std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows,
+                                                     const SlotStates* slots) = 0;
 
   // Fused ops: bodies in fused.cc.
 

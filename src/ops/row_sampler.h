@@ -27,6 +27,10 @@ struct RowQuery {
   int64_t row = 0;
   bool draws = false;
   SamplingRow sampling;  // when it draws
+  // Not negative: a device alone knows how long the sequence of this slot is (SlotStates); the
+  // token to be drawn is the offset-th behind its newest, sampling.position and history count for
+  // nothing.
+  int32_t slot = -1, offset = 0;
   // The row verifies a draft: it draws behind the query before it, and counts only if that one
   // draws sampling.history.back(). If not, its answer is anything.
   bool continues = false;
@@ -42,12 +46,29 @@ struct RowAnswer {
   std::optional<TokenLogprobs> logprobs;
 };
 
+// What a queued call drew: [Q,2] i32 beside the logits, the token or -1, and whether the row is
+// finite.
+struct RowDraws {
+  Tensor tokens;
+  uint64_t call = 0;
+};
+
 class RowSampler {
  public:
   virtual ~RowSampler() = default;
-  // logits [O,V] f32, where the model of this backend leaves them. An answer a query, in order,
-  // valid until the next call.
-  virtual std::span<RowAnswer> Sample(Tensor logits, std::span<const RowQuery> queries) = 0;
+  // logits [O,V] f32, where the model of this backend leaves them. Tokens are valid until the call
+  // after the next one.
+  virtual RowDraws Queue(Tensor logits, std::span<const RowQuery> queries) = 0;
+  // Of one of the two newest calls, an answer a query, in order; waits. Valid until the next call
+  // of this sampler.
+  virtual std::span<RowAnswer> Answers(uint64_t call) = 0;
+  // The largest of each row of logits [B,V], except for masked ids, as RowDraws::tokens. Valid
+  // until the next call of Best.
+  virtual Tensor Best(Tensor logits, std::span<const int32_t> masked) = 0;
+
+  std::span<RowAnswer> Sample(Tensor logits, std::span<const RowQuery> queries) {
+    return Answers(Queue(logits, queries).call);
+  }
 };
 
 // The definition, row by row; rows behind a draft that was not drawn are skipped.

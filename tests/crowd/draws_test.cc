@@ -28,6 +28,7 @@ class StillModel : public StepModel {
   int window() const override { return kPageTokens; }
   bool has_drafter() const override { return drafts_; }
   RowSampler& row_sampler() override { return *row_sampler_; }
+  SlotStates& slot_states() override { return *slot_states_; }
   StepOutput Forward(const Batch& batch) override {
     const int64_t count = batch.output_rows.rank == 0 ? 0 : batch.output_rows.rows();
     Fill(count);
@@ -55,6 +56,7 @@ class StillModel : public StepModel {
   bool drafts_;
   uint64_t num_drafted_ = 0;
   const std::unique_ptr<RowSampler> row_sampler_ = MakeCpuRowSampler(vocab_size());
+  const std::unique_ptr<SlotStates> slot_states_ = MakeCpuSlotStates(8, 1);
 };
 
 struct Case {

@@ -140,7 +140,8 @@ class FaultyRunner : public StepRunner {
     rank_ = std::make_unique<Rank>(std::move(owned), rank);
   }
 
-  StepNews Run(const StepPlan& plan) override {
+  void Launch(const StepPlan& plan) override {
+    plan_ = plan;
     std::set<Mirror::PageId> fresh, left;
     mirror_.Apply(plan, fresh, left);
     // A window that this step still brings into scratch may lie in pages that the plan took away
@@ -158,11 +159,14 @@ class FaultyRunner : public StepRunner {
       for (const auto& id : left)
         if (!windows.contains(id)) Poison(id);
     PlantInPages();
-    StepNews news = rank_->Run(plan);
-    if (!plan.rows.empty()) mirror_.Took(plan, news);
+    rank_->Launch(plan);
     if (faults_.poison_freed)
       for (const auto& id : left)
         if (windows.contains(id)) Poison(id);
+  }
+  StepNews Read() override {
+    StepNews news = rank_->Read();
+    if (!plan_.rows.empty()) mirror_.Took(plan_, news);
     return news;
   }
 
@@ -197,6 +201,7 @@ class FaultyRunner : public StepRunner {
   const KvLayout layout_;
   std::shared_ptr<std::atomic<int64_t>> num_poisoned_;
   Mirror mirror_;
+  StepPlan plan_;  // launched
   FaultyModel* model_ = nullptr;
   std::unique_ptr<Rank> rank_;
 };

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh ops|sanitize|bench|models [FILTER]: op cases and models on the GPU of this machine. Run it in the folder that `make gpu-bundle` made,
+# run.sh ops|sanitize|bench|models|invariance [FILTER]: op cases and models on the GPU of this machine. Run it in the folder that `make gpu-bundle` made,
 # or name that folder in BUNDLE's place: run.sh ops "" FOLDER. cuBLASLt is looked for where CUDA 13 usually lies.
 set -uo pipefail
 what=${1:-ops} filter=${2:-} folder=${3:-.}
@@ -20,5 +20,10 @@ case $what in
   models)
     "$folder/model_driver" "small:$folder/configs" "$folder/models/pebble:$folder/models/pebble-assistant"
     ;;
-  *) echo "usage: run.sh ops|sanitize|bench|models [FILTER] [FOLDER]" >&2; exit 2 ;;
+  invariance)
+    "$folder/engine_driver" "$folder/models/pebble:$folder/models/pebble-assistant" \
+      "dummy=$folder/configs/gemma-4-E2B-it:$folder/configs/gemma-4-E2B-it-assistant" \
+      "dummy=$folder/configs/gemma-4-26B-A4B-it"
+    ;;
+  *) echo "usage: run.sh ops|sanitize|bench|models|invariance [FILTER] [FOLDER]" >&2; exit 2 ;;
 esac

@@ -59,7 +59,8 @@ std::vector<BenchLine> MeasureSampling(CudaDevice& device, int rows, const Ceili
       row.top_p = draw.top_p;
       row.position = i;
     }
-    cuda::CudaRowSampler sampler(device, static_cast<int>(kVocab), rows);
+    cuda::CudaRowSampler sampler(device, static_cast<int>(kVocab), rows, nullptr);
+    sampler.BeginCall(queries);
     sampler.Upload(queries);
     const double seconds = MedianSeconds(device, kBenchLaunches, [&](int i) {
       sampler.Launch(

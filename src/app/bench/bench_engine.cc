@@ -117,7 +117,6 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
       std::max(options.max_queued_requests, flags.workload.num_requests + 1);
   LoadOptions load;
   load.ops = OpenGpuOps(flags.model.backend);
-  CheckBackend(flags.run, load.ops.get());
   plan_ = PlanModel(flags.model, flags.memory, options, MemoryBudget::Of(load.ops.get())).memory;
   NeedContext(plan_, options.max_model_len);
   const double start = Now();

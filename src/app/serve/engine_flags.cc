@@ -42,8 +42,9 @@ void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
       ->check(CLI::IsMember({"reserve", "overcommit"}));
   app.add_flag("--debug-kv-bounds", options.debug_kv_bounds,
                "check every page table entry before each attention");
-  app.add_flag("--batch-invariant,--deterministic,--enable-deterministic-inference",
-               flags.batch_invariant, "no bit depends on other requests: so on a CPU in any case");
+  app.add_flag(
+      "--batch-invariant,--deterministic,--enable-deterministic-inference", options.batch_invariant,
+      "no bit of an answer depends on other requests; slower on a GPU, always so on a CPU");
   app.add_option("--decode-log-interval", flags.log_interval, "decode steps a log line")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -51,11 +52,6 @@ void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
   app.add_flag("--kv-sharing-fast-prefill,!--no-kv-sharing-fast-prefill", options.fast_prefill,
                "YOCO prefill (on)");
   app.add_option("--num-threads", options.num_threads, "0: all cores")->check(CLI::Range(0, 1024));
-}
-
-void CheckBackend(const EngineFlags& flags, const Ops* gpu) {
-  if (flags.batch_invariant && gpu != nullptr)
-    throw StartupError("--batch-invariant is not built yet on a GPU; use --backend cpu");
 }
 
 PriorityOrder OrderOf(const EngineFlags& flags) {

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "engine/engine.h"
-#include "ops/ops.h"
 #include "server/token_engine.h"
 
 namespace lapidary {
@@ -17,15 +16,11 @@ struct EngineFlags {
   std::optional<std::string> policy;  // fcfs, priority
   bool enables_priority = false, low_values_first = false;
   std::optional<std::string> priority_order;  // low-first, high-first
-  bool batch_invariant = false;
-  int log_interval = 40;  // decode steps a log line
+  int log_interval = 40;                      // decode steps a log line
   bool logs_steps = true;
 };
 
 void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options);
-
-// Throws StartupError where what the flags promise is not to be had: `gpu` is null on a CPU.
-void CheckBackend(const EngineFlags& flags, const Ops* gpu);
 
 // The order of requests that the flags name together. Throws StartupError where they disagree.
 PriorityOrder OrderOf(const EngineFlags& flags);

@@ -159,7 +159,6 @@ void Drain(ApiServer& server, const sigset_t& signals, int timeout_s) {
 // The model's own numbers before anything is read or opened: a folder that cannot be served says so
 // at once.
 MemoryPlan PlanServe(const ServeFlags& flags, const Ops* gpu) {
-  CheckBackend(flags.run, gpu);
   const PlannedModel planned =
       PlanModel(flags.model, flags.memory, flags.engine, MemoryBudget::Of(gpu));
   const MemoryPlan& plan = planned.memory;

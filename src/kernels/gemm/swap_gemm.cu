@@ -100,6 +100,11 @@ int SwapSplits(int n, int k) {
   return splits;
 }
 
+int InvariantSplits(int k) {
+  const int blocks = (k + 63) / 64;
+  return blocks >= 64 ? 4 : blocks >= 16 ? 2 : 1;
+}
+
 void LaunchSwapGemm(const SwapGemmParams& p, Stream stream) {
   const char* name = "SwapGemm";
   Require(p.n % 4 == 0 && p.k % 8 == 0 && p.out_stride % 4 == 0, name, "columns", p.n);

@@ -40,6 +40,9 @@ TensorMap MakeInputMap(const Bf16* in, int64_t rows, int64_t k, int64_t stride, 
 void LaunchSwapGemm(const SwapGemmParams& params, Stream stream);
 // The number of splits that fills the machine best.
 int SwapSplits(int n, int k);
+// One that is the same for any part of a weight's rows, so that a sum does not depend on which
+// other columns are computed with it.
+int InvariantSplits(int k);
 
 // Both products of the experts. `average_rows` picks the tile: rows an expert has on average.
 // act [pairs,F] bf16 = gelu_tanh(gate z) * (up z), weight_map of MakeGateUpMap, n = F.

@@ -46,7 +46,9 @@ struct RowTask {
   IdRange counts;      // of distinct ids
   IdRange masked;
   int32_t allowed = -1;  // first word of its bits [V/32]; -1: all
-  IdRange asked;         // whose log probabilities go to asked_logprobs, same places
+  int32_t slot = -1;     // not negative: `uniform` is that of the offset-th token behind its newest
+  int32_t offset = 0;
+  IdRange asked;  // whose log probabilities go to asked_logprobs, same places
 };
 
 struct RowResult {

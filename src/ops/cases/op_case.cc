@@ -84,6 +84,7 @@ OpCases AllOpCases() {
   AddAttentionCases(cases);
   AddMoeCases(cases);
   AddSamplingCases(cases);
+  AddSlotCases(cases);
   return cases;
 }
 

@@ -91,6 +91,7 @@ void AddLinearCases(OpCases& cases);
 void AddAttentionCases(OpCases& cases);
 void AddMoeCases(OpCases& cases);
 void AddSamplingCases(OpCases& cases);
+void AddSlotCases(OpCases& cases);
 OpCases AllOpCases();
 
 }  // namespace lapidary

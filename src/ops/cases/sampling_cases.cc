@@ -3,6 +3,7 @@
 // the definition's.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "ops/cases/op_case.h"
 
@@ -10,10 +11,10 @@ namespace lapidary {
 namespace {
 
 enum class Logits { kFlat, kPeaked, kTies, kEqual, kSorted, kNotFinite };
-enum class Draws { kGreedy, kTopK, kTopP, kPlain, kMinP, kWideTopK, kMixed, kScored };
+enum class Draws { kGreedy, kTopK, kTopP, kPlain, kMinP, kWideTopK, kMixed, kScored, kLong };
 constexpr const char* kLogitsNames[] = {"flat", "peaked", "ties", "equal", "sorted", "not_finite"};
-constexpr const char* kDrawsNames[] = {"greedy", "top_k",      "top_p", "plain",
-                                       "min_p",  "wide_top_k", "mixed", "scored"};
+constexpr const char* kDrawsNames[] = {"greedy",     "top_k", "top_p",  "plain", "min_p",
+                                       "wide_top_k", "mixed", "scored", "long"};
 constexpr int kNumTop = 20, kNumAsked = 3;
 
 size_t Index(int64_t value) { return static_cast<size_t>(value); }
@@ -41,9 +42,8 @@ class SamplingCase : public OpCase {
   }
 
   void Run(Ops& ops, const TensorSet& set) override {
-    // Fewer rows a launch than there are, so that there are several.
-    const auto sampler = ops.MakeRowSampler(static_cast<int>(vocab_),
-                                            static_cast<int>(std::min<int64_t>(rows_, 48)));
+    const auto sampler =
+        ops.MakeRowSampler(static_cast<int>(vocab_), static_cast<int>(rows_), nullptr);
     const std::span<RowAnswer> answers = sampler->Sample(set[logits_], queries_);
     std::vector<int32_t> tokens, ids(Index(rows_ * kNumTop), -1);
     std::vector<float> logprobs(Index(rows_ * (1 + kNumTop + kNumAsked)), 0.0f);
@@ -109,8 +109,20 @@ class SamplingCase : public OpCase {
     if (draws_ == Draws::kMinP) row.min_p = 0.05f, row.temperature = 1.7f;
     if (draws_ == Draws::kWideTopK) row.top_k = 1000, row.top_p = t % 2 == 0 ? 1.0f : 0.8f;
     if (draws_ == Draws::kMixed) Mix(t, rng, row);
+    if (draws_ == Draws::kLong) PenaliseLong(row);
     if (draws_ == Draws::kScored || (draws_ == Draws::kMixed && t % 5 == 0)) Score(t, rng, query);
     return query;
+  }
+
+  // Of so many ids that a launch has no room for those of all rows.
+  void PenaliseLong(SamplingRow& row) {
+    auto& history = histories_.emplace_back(std::make_unique<std::vector<int32_t>>(Index(vocab_)));
+    std::iota(history->begin(), history->end(), 0);
+    row.history = *history;
+    row.num_prompt = 5;
+    row.repetition_penalty = 1.2f;
+    row.frequency_penalty = 0.25f;
+    row.top_k = 50;
   }
 
   // A different set of filters a row.
@@ -181,6 +193,7 @@ void AddSamplingCases(OpCases& cases) {
       add(16, 2048, logits, draws);
       add(8, 262144, logits, draws);
     }
+  add(5, 262144, Logits::kFlat, Draws::kLong);
   add(64, 2048, Logits::kTies, Draws::kMixed);
   add(33, 100, Logits::kFlat, Draws::kMixed);
   add(7, 36, Logits::kTies, Draws::kScored);

@@ -44,7 +44,9 @@ class CpuBackend : public Ops {
   void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                       Tensor embed, int top_k) override;
   // row_sampler.cc
-  std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows) override;
+  std::unique_ptr<SlotStates> MakeSlotStates(int num_slots, int64_t hidden_size) override;
+  std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows,
+                                             const SlotStates* slots) override;
 
  private:
   // Rows of a bf16 tensor as f32 [T,N] for Linear; f32 tensors pass through.

@@ -24,6 +24,7 @@ class CudaBackend : public Ops {
 
   Device& device() const override { return *device_; }
   DType dtype() const override { return DType::kBf16; }
+  void MakeBatchInvariant() override { batch_invariant_ = true; }
   Batch PlaceBatch(const Batch& batch) override { return inputs_.Place(batch); }
   // elementwise.cc
   void FillDummy(Tensor out, const DummyRule& rule) override;
@@ -56,7 +57,10 @@ class CudaBackend : public Ops {
   void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                       Tensor embed, int top_k) override;
   // row_sampler.cc
-  std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows) override;
+  std::unique_ptr<RowSampler> MakeRowSampler(int vocab_size, int max_rows,
+                                             const SlotStates* slots) override;
+  // slot_states.cc
+  std::unique_ptr<SlotStates> MakeSlotStates(int num_slots, int64_t hidden_size) override;
 
  private:
   // What a tensor map was made for: the kernel's use, address, and shape.
@@ -79,8 +83,10 @@ class CudaBackend : public Ops {
   void PrefillChunks(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec,
                      std::span<const ChunkSpan> spans);
   void Gemm(const kernels::GemmParams& params);
+  void SwapGemm(const kernels::GemmParams& params);
 
   std::unique_ptr<CudaDevice> device_;  // goes last
+  bool batch_invariant_ = false;
   StepInputs inputs_;
   kernels::CublasLt blas_;
   std::vector<DeviceMemory> scratch_;  // each at least twice the one before

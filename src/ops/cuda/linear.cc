@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/swap_gemm.h"
 #include "ops/cuda/cuda_backend.h"
@@ -10,17 +12,32 @@ enum MapUse { kWeightMap = 32, kInputMap };
 }  // namespace
 
 // The own kernel where it was measured to be faster than the library: few rows, and weights that
-// the library cannot keep the machine busy with.
+// the library cannot keep the machine busy with. What it sums for a row has one order whatever the
+// rows beside it, which the library does not promise.
 void CudaBackend::Gemm(const kernels::GemmParams& p) {
   constexpr int kOwnRows = 32;
   constexpr int64_t kLargeWeightBytes = int64_t{120} << 20;
-  const bool own = p.num_rows <= kOwnRows && int64_t{p.n} * p.k * 2 <= kLargeWeightBytes &&
-                   p.n % 4 == 0 && p.k % 8 == 0 && p.out_stride % 4 == 0 && p.in_stride % 8 == 0 &&
+  const bool can = p.n % 4 == 0 && p.k % 8 == 0 && p.out_stride % 4 == 0 && p.in_stride % 8 == 0 &&
                    p.weight_stride % 8 == 0;
-  if (!own) {
-    blas_.Gemm(p, stream());
+  if (batch_invariant_) {
+    CHECK(can, "a product of [{},{}] with rows {} apart is not batch-invariant", p.n, p.k,
+          p.in_stride);
+    kernels::GemmParams part = p;
+    for (int row = 0; row < p.num_rows; row += kernels::kMaxSwapRows) {
+      part.in = p.in + row * p.in_stride;
+      part.out = static_cast<char*>(p.out) + row * p.out_stride * (p.out_f32 ? 4 : 2);
+      part.num_rows = std::min(kernels::kMaxSwapRows, p.num_rows - row);
+      SwapGemm(part);
+    }
     return;
   }
+  if (can && p.num_rows <= kOwnRows && int64_t{p.n} * p.k * 2 <= kLargeWeightBytes)
+    SwapGemm(p);
+  else
+    blas_.Gemm(p, stream());
+}
+
+void CudaBackend::SwapGemm(const kernels::GemmParams& p) {
   kernels::SwapGemmParams params;
   params.weight_map = Map({kWeightMap, p.weight, p.n, p.k, p.weight_stride}, [&] {
     return kernels::MakeWeightMap(p.weight, p.n, p.k, p.weight_stride);
@@ -36,7 +53,7 @@ void CudaBackend::Gemm(const kernels::GemmParams& p) {
   params.out = p.out;
   params.out_stride = p.out_stride;
   params.out_f32 = p.out_f32;
-  params.splits = kernels::SwapSplits(p.n, p.k);
+  params.splits = batch_invariant_ ? kernels::InvariantSplits(p.k) : kernels::SwapSplits(p.n, p.k);
   kernels::LaunchSwapGemm(params, stream());
 }
 

@@ -39,43 +39,151 @@ bool EndsWith(std::span<const int32_t> history, std::span<const int32_t> tail) {
 
 }  // namespace
 
-CudaRowSampler::CudaRowSampler(CudaDevice& device, int vocab_size, int max_rows)
-    : device_(device), vocab_size_(vocab_size), max_rows_(max_rows) {
+CudaRowSampler::CudaRowSampler(CudaDevice& device, int vocab_size, int max_rows,
+                               const CudaSlotStates* slots)
+    : device_(device), vocab_size_(vocab_size), max_rows_(max_rows), slots_(slots) {
   constexpr int64_t kChunks = kernels::kMaxRowChunks, kBest = kernels::kMaxChunkBest;
   const int64_t rows = max_rows, vocab = vocab_size;
+  const auto task_bytes = rows * static_cast<int64_t>(sizeof(kernels::RowTask));
   seen_.resize(static_cast<size_t>(vocab_size));
   const int64_t list_bytes =
       kListBytes + kQueryBytes + vocab * static_cast<int64_t>(sizeof(kernels::IdCount));
-  upload_ =
-      DeviceMemory(device, list_bytes + rows * static_cast<int64_t>(sizeof(kernels::RowTask)));
-  staging_ = HostMemory(device, upload_.bytes());
+  upload_ = DeviceMemory(device, list_bytes + task_bytes);
+  for (Stage& stage : stages_) stage.memory = HostMemory(device, upload_.bytes());
   const auto summary_bytes =
                  Aligned(rows * kChunks * static_cast<int64_t>(sizeof(kernels::ChunkSummary))),
              best_bytes = rows * kChunks * kBest * static_cast<int64_t>(sizeof(uint64_t));
   scratch_ = DeviceMemory(device, summary_bytes + 2 * best_bytes);
-  // Results, scores, log probabilities that were asked for.
-  const int64_t result_bytes = rows * static_cast<int64_t>(sizeof(kernels::RowResult));
-  results_ = DeviceMemory(
-      device, result_bytes + rows * static_cast<int64_t>(sizeof(kernels::RowScores)) + list_bytes);
+  for (Call& call : calls_) AllocateResults(call, ResultBytes(call) + kQueryBytes);
+  best_upload_ = DeviceMemory(device, task_bytes + vocab * static_cast<int64_t>(sizeof(int32_t)));
+  best_results_ = DeviceMemory(device, rows * static_cast<int64_t>(sizeof(kernels::RowResult)));
   char* scratch = static_cast<char*>(scratch_.data());
   params_.vocab = vocab_size;
   params_.chunks = reinterpret_cast<kernels::ChunkSummary*>(scratch);
   params_.best = reinterpret_cast<uint64_t*>(scratch + summary_bytes);
   params_.raw_best = reinterpret_cast<uint64_t*>(scratch + summary_bytes + best_bytes);
-  params_.results = static_cast<kernels::RowResult*>(results_.data());
 }
 
-std::span<RowAnswer> CudaRowSampler::Sample(Tensor logits, std::span<const RowQuery> queries) {
-  answers_.assign(queries.size(), {});
-  std::span<RowAnswer> answers(answers_);
-  while (!queries.empty()) {
-    const size_t count = Upload(queries);
-    Launch(logits);
-    Download(queries.first(count), answers.first(count));
-    queries = queries.subspan(count);
-    answers = answers.subspan(count);
+// Scores and what was asked lie behind the results of max_rows rows.
+int64_t CudaRowSampler::ResultBytes(const Call& call) const {
+  return static_cast<int64_t>(static_cast<size_t>(max_rows_) *
+                                  (sizeof(kernels::RowResult) + sizeof(kernels::RowScores)) +
+                              call.ids.size() * sizeof(float));
+}
+
+void CudaRowSampler::AllocateResults(Call& call, int64_t bytes) {
+  if (bytes <= call.results.bytes()) return;
+  device_.Synchronize();
+  call.results = DeviceMemory(device_, bytes);
+  call.copy = HostMemory(device_, bytes);
+}
+
+void CudaRowSampler::BeginCall(std::span<const RowQuery> queries) {
+  CHECK(queries.size() <= static_cast<size_t>(max_rows_), "{} queries, at most {}", queries.size(),
+        max_rows_);
+  Call& call = calls_[++num_calls_ % calls_.size()];
+  call.number = num_calls_;
+  call.asked.clear();
+  call.ids.clear();
+  call.has_scores = false;
+  for (const RowQuery& query : queries) {
+    Asked& asked = call.asked.emplace_back();
+    asked = {
+        query.draws, query.wants_logprobs, query.token, std::min(query.num_top, vocab_size_), {}};
+    if (!query.wants_logprobs) continue;
+    call.has_scores = true;
+    asked.ids.begin = Count(call.ids);
+    call.ids.insert(call.ids.end(), query.asked.begin(), query.asked.end());
+    asked.ids.end = Count(call.ids);
   }
+  AllocateResults(call, ResultBytes(call));
+  num_queued_ = num_asked_ = 0;
+  // Places behind num_top are not written.
+  if (call.has_scores) device_.Fill(call.results.data(), 0, ResultBytes(call));
+}
+
+RowDraws CudaRowSampler::Queue(Tensor logits, std::span<const RowQuery> queries) {
+  BeginCall(queries);
+  Call& call = calls_[num_calls_ % calls_.size()];
+  while (num_queued_ < queries.size()) {
+    const size_t count = Upload(queries.subspan(num_queued_));
+    Launch(logits);
+    num_queued_ += count;
+    num_asked_ += lists_.asked.size();
+  }
+  if (call.has_scores) {
+    device_.QueueCopyOut(call.copy.data(), call.results.data(), ResultBytes(call));
+    call.mark = device_.Mark();
+  }
+  return {MakeTensor(call.results.data(), DType::kI32, static_cast<int64_t>(queries.size()), 2),
+          num_calls_};
+}
+
+std::span<RowAnswer> CudaRowSampler::Answers(uint64_t number) {
+  const Call& call = calls_[number % calls_.size()];
+  CHECK(call.number == number, "answers of call {}, the newest is {}", number, num_calls_);
+  if (call.has_scores)
+    device_.WaitFor(call.mark);
+  else
+    device_.CopyOut(call.copy.data(), call.results.data(),
+                    static_cast<int64_t>(call.asked.size() * sizeof(kernels::RowResult)));
+  answers_.clear();
+  for (size_t i = 0; i < call.asked.size(); ++i) answers_.push_back(AnswerOf(call, i));
   return answers_;
+}
+
+RowAnswer CudaRowSampler::AnswerOf(const Call& call, size_t i) const {
+  const auto* results = static_cast<const kernels::RowResult*>(call.copy.data());
+  const auto* scores = reinterpret_cast<const kernels::RowScores*>(results + max_rows_);
+  const auto* logprobs_of_ids = reinterpret_cast<const float*>(scores + max_rows_);
+  const Asked& asked = call.asked[i];
+  RowAnswer answer;
+  answer.finite = results[i].is_finite != 0;
+  if (!answer.finite) return answer;
+  if (asked.draws && results[i].token >= 0) answer.token = results[i].token;
+  if (!asked.wants_logprobs || (asked.draws && !answer.token)) return answer;
+  TokenLogprobs& logprobs = answer.logprobs.emplace();
+  logprobs.token = asked.draws ? results[i].token : asked.token;
+  logprobs.logprob = scores[i].logprob;
+  for (int n = 0; n < asked.num_top; ++n)
+    logprobs.top.emplace_back(scores[i].top_ids[n], scores[i].top_logprobs[n]);
+  for (int32_t n = asked.ids.begin; n < asked.ids.end; ++n)
+    logprobs.asked.emplace_back(call.ids[static_cast<size_t>(n)], logprobs_of_ids[n]);
+  return answer;
+}
+
+// One list of tasks serves all calls with the same mask.
+Tensor CudaRowSampler::Best(Tensor logits, std::span<const int32_t> masked) {
+  CHECK(logits.cols() == vocab_size_ && logits.rows() <= max_rows_,
+        "[{},{}] logits, at most [{},{}]", logits.rows(), logits.cols(), max_rows_, vocab_size_);
+  const auto* tasks = static_cast<const kernels::RowTask*>(best_upload_.data());
+  if (!best_masked_ ||
+      !std::equal(masked.begin(), masked.end(), best_masked_->begin(), best_masked_->end())) {
+    best_masked_.emplace(masked.begin(), masked.end());
+    std::vector<kernels::RowTask> greedy(static_cast<size_t>(max_rows_));
+    for (size_t i = 0; i < greedy.size(); ++i) {
+      greedy[i].row = static_cast<int32_t>(i);
+      greedy[i].draws = 1;
+      greedy[i].masked = {0, Count(*best_masked_)};
+    }
+    bytes_.clear();
+    Place(greedy, bytes_, best_upload_.data());
+    Place(*best_masked_, bytes_, best_upload_.data());
+    CHECK(static_cast<int64_t>(bytes_.size()) <= best_upload_.bytes(), "{} masked ids",
+          masked.size());
+    device_.CopyIn(best_upload_.data(), bytes_.data(), static_cast<int64_t>(bytes_.size()));
+  }
+  kernels::RowSamplingParams params = params_;
+  params.logits = logits.f32();
+  params.logits_stride = logits.row_stride;
+  params.tasks = tasks;
+  params.masked = reinterpret_cast<const int32_t*>(
+      static_cast<const char*>(best_upload_.data()) +
+      Aligned(static_cast<int64_t>(static_cast<size_t>(max_rows_) * sizeof(kernels::RowTask))));
+  params.num_tasks = Int(logits.rows());
+  params.results = static_cast<kernels::RowResult*>(best_results_.data());
+  kernels::LaunchRowSampling(params, {}, device_.stream());
+  return MakeTensor(best_results_.data(), DType::kI32, logits.rows(), 2);
 }
 
 size_t CudaRowSampler::Upload(std::span<const RowQuery> queries) {
@@ -88,10 +196,9 @@ size_t CudaRowSampler::Upload(std::span<const RowQuery> queries) {
   shared_suppress_ = {};
   shared_masked_ = {};
   work_ = {};
+  places_ = false;
   size_t count = 0;
-  while (count < queries.size() && count < static_cast<size_t>(max_rows_) &&
-         UploadBytes() < kListBytes)
-    AddTask(queries[count++]);
+  while (count < queries.size() && UploadBytes() < kListBytes) AddTask(queries[count++]);
   bytes_.clear();
   const void* device = upload_.data();
   params_.tasks = Place(lists_.tasks, bytes_, device);
@@ -102,11 +209,18 @@ size_t CudaRowSampler::Upload(std::span<const RowQuery> queries) {
   params_.allowed = Place(lists_.allowed, bytes_, device);
   CHECK(static_cast<int64_t>(bytes_.size()) <= upload_.bytes(), "{} bytes of queries, room for {}",
         bytes_.size(), upload_.bytes());
-  std::memcpy(staging_.data(), bytes_.data(), bytes_.size());
-  device_.QueueCopyIn(upload_.data(), staging_.data(), static_cast<int64_t>(bytes_.size()));
+  Stage& stage = stages_[stage_++ % stages_.size()];
+  if (stage.mark > 0) device_.WaitFor(stage.mark);
+  std::memcpy(stage.memory.data(), bytes_.data(), bytes_.size());
+  device_.QueueCopyIn(upload_.data(), stage.memory.data(), static_cast<int64_t>(bytes_.size()));
+  stage.mark = device_.Mark();
+  auto* results =
+      static_cast<kernels::RowResult*>(calls_[num_calls_ % calls_.size()].results.data());
+  auto* scores = reinterpret_cast<kernels::RowScores*>(results + max_rows_);
   params_.num_tasks = static_cast<int>(count);
-  params_.scores = reinterpret_cast<kernels::RowScores*>(params_.results + count);
-  params_.asked_logprobs = reinterpret_cast<float*>(params_.scores + count);
+  params_.results = results + num_queued_;
+  params_.scores = scores + num_queued_;
+  params_.asked_logprobs = reinterpret_cast<float*>(scores + max_rows_) + num_asked_;
   return count;
 }
 
@@ -114,17 +228,10 @@ void CudaRowSampler::Launch(Tensor logits) {
   CHECK(logits.cols() == vocab_size_, "{} logits, vocabulary {}", logits.cols(), vocab_size_);
   params_.logits = logits.f32();
   params_.logits_stride = logits.row_stride;
-  if (work_.scores) device_.Fill(results_.data(), 0, ResultBytes());
+  if (places_)
+    kernels::LaunchPlaceUniforms(static_cast<kernels::RowTask*>(upload_.data()), params_.num_tasks,
+                                 slots_->states(), device_.stream());
   kernels::LaunchRowSampling(params_, work_, device_.stream());
-}
-
-// Of what the kernels write for the uploaded tasks, scores only if they are wanted.
-int64_t CudaRowSampler::ResultBytes() const {
-  const size_t count = lists_.tasks.size();
-  size_t bytes = count * sizeof(kernels::RowResult);
-  if (work_.scores)
-    bytes += count * sizeof(kernels::RowScores) + lists_.asked.size() * sizeof(float);
-  return static_cast<int64_t>(bytes);
 }
 
 int64_t CudaRowSampler::UploadBytes() const {
@@ -157,7 +264,14 @@ void CudaRowSampler::AddDraw(const RowQuery& query, kernels::RowTask& task) {
   task.presence_penalty = row.presence_penalty;
   task.frequency_penalty = row.frequency_penalty;
   task.repetition_penalty = row.repetition_penalty;
-  task.uniform = UniformAt(row.seed, row.choice, row.position);
+  if (query.slot >= 0) {
+    CHECK(slots_ != nullptr, "a query names slot {}, there are none", query.slot);
+    task.slot = query.slot;
+    task.offset = query.offset;
+    places_ = true;
+  } else {
+    task.uniform = UniformAt(row.seed, row.choice, row.position);
+  }
   task.biases = AddBiases(row);
   task.counts = AddCounts(row);
   task.masked = AddMasked(row);
@@ -230,32 +344,10 @@ kernels::IdRange CudaRowSampler::AddCounts(const SamplingRow& row) {
   return range;
 }
 
-void CudaRowSampler::Download(std::span<const RowQuery> queries, std::span<RowAnswer> answers) {
-  bytes_.resize(static_cast<size_t>(ResultBytes()));
-  device_.CopyOut(bytes_.data(), results_.data(), ResultBytes());
-  const auto* results = reinterpret_cast<const kernels::RowResult*>(bytes_.data());
-  const auto* scores = reinterpret_cast<const kernels::RowScores*>(results + queries.size());
-  const auto* asked = reinterpret_cast<const float*>(scores + queries.size());
-  for (size_t i = 0; i < queries.size(); ++i) {
-    const RowQuery& query = queries[i];
-    const kernels::RowTask& task = lists_.tasks[i];
-    const kernels::RowResult& result = results[i];
-    answers[i].finite = result.is_finite != 0;
-    if (!answers[i].finite) continue;
-    if (query.draws && result.token >= 0) answers[i].token = result.token;
-    if (!query.wants_logprobs || (query.draws && !answers[i].token)) continue;
-    TokenLogprobs& logprobs = answers[i].logprobs.emplace();
-    logprobs.token = query.draws ? result.token : query.token;
-    logprobs.logprob = scores[i].logprob;
-    for (int n = 0; n < task.num_top; ++n)
-      logprobs.top.emplace_back(scores[i].top_ids[n], scores[i].top_logprobs[n]);
-    for (size_t n = 0; n < query.asked.size(); ++n)
-      logprobs.asked.emplace_back(query.asked[n], asked[static_cast<size_t>(task.asked.begin) + n]);
-  }
-}
-
-std::unique_ptr<RowSampler> CudaBackend::MakeRowSampler(int vocab_size, int max_rows) {
-  return std::make_unique<CudaRowSampler>(*device_, vocab_size, max_rows);
+std::unique_ptr<RowSampler> CudaBackend::MakeRowSampler(int vocab_size, int max_rows,
+                                                        const SlotStates* slots) {
+  return std::make_unique<CudaRowSampler>(*device_, vocab_size, max_rows,
+                                          dynamic_cast<const CudaSlotStates*>(slots));
 }
 
 }  // namespace lapidary::cuda

@@ -27,7 +27,8 @@ Batch StepInputs::Place(const Batch& batch) {
   FindChanges(batch.rows);
   const auto num_changes = static_cast<int64_t>(changed_.size());
   Reserve(Words(batch.tokens) + RowWords(batch.rows) + Words(batch.output_rows) +
-          Words(batch.output_tokens) + RowWords(batch.output) + 2 * Aligned(num_changes));
+          Words(batch.output_tokens) + RowWords(batch.output) + Words(batch.offsets) +
+          Words(batch.output_offsets) + 2 * Aligned(num_changes));
   block_ = (block_ + 1) % blocks_.size();
   Block& block = blocks_[block_];
   if (block.mark > 0) device_.WaitFor(block.mark);
@@ -38,6 +39,8 @@ Batch StepInputs::Place(const Batch& batch) {
   placed.output_rows = Put(batch.output_rows);
   placed.output_tokens = Put(batch.output_tokens);
   PlaceRows(placed.output);
+  placed.offsets = Put(batch.offsets);
+  placed.output_offsets = Put(batch.output_offsets);
   SendChanges();
   block.mark = device_.Mark();
   return placed;

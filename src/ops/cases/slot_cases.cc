@@ -1,0 +1,185 @@
+// SlotStates over several steps: sequences begin, their rows are placed, drafts are accepted as far
+// as they were drawn, some logits are not finite, some masks leave nothing, some sequences end. All
+// numbers must be the definition's.
+#include <algorithm>
+#include <numeric>
+
+#include "ops/cases/op_case.h"
+
+namespace lapidary {
+namespace {
+
+constexpr int kSlots = 33, kSteps = 8, kDrafts = 4;
+constexpr int64_t kHidden = 96;
+constexpr int kOutcome = 4 + kMaxDrafts + 1;
+
+size_t Index(int64_t value) { return static_cast<size_t>(value); }
+
+class SlotCase : public OpCase {
+ public:
+  explicit SlotCase(double simulated) : simulated_(simulated) {}
+
+  std::string Name() const override { return fmt::format("slots/accept_length_{}", simulated_); }
+
+  void Make(TensorSet& set) override {
+    std::mt19937_64& rng = set.rng();
+    drafts_.assign(kSlots, std::vector<int32_t>(kDrafts, 0));
+    for (Step& step : steps_) {
+      step = {};
+      const bool first = &step == steps_.data();
+      std::vector<int32_t> draws;
+      for (int32_t slot = 0; slot < kSlots; ++slot) {
+        const bool begins = first || rng() % 8 == 0;
+        if (begins) AddBegin(step, slot, rng);
+        AddRows(step, slot, begins, draws, rng);
+      }
+      step.drafting.resize(kSlots);
+      std::iota(step.drafting.begin(), step.drafting.end(), 0);
+      std::shuffle(step.drafting.begin(), step.drafting.end(), rng);
+      step.drafting.resize(kSlots - 5);
+      step.draws = set.Add(DType::kI32, static_cast<int64_t>(draws.size() / 2), 2, draws.data());
+      step.hidden_states = AddHidden(set, static_cast<int64_t>(draws.size() / 2));
+      for (int pass = 0; pass < kDrafts; ++pass) AddBest(step, pass, set);
+      const std::vector<int32_t> nothing(step.offsets.size(), -7);
+      step.slots_of_rows = set.Ids(step.row_slots);
+      step.places = set.Ids(step.offsets);
+      step.tokens = set.Ids(nothing);
+      step.positions = set.Ids(nothing);
+      step.key_ends = set.Ids(nothing);
+    }
+    outcomes_ = set.Output(DType::kI32, kSteps * kSlots, kOutcome);
+    draft_ids_ = set.Output(DType::kI32, kSteps * 3, kSlots);
+    draft_hidden_ = set.Output(DType::kF32, kSteps * kSlots, kHidden);
+  }
+
+  void Run(Ops& ops, const TensorSet& set) override {
+    const auto states = ops.MakeSlotStates(kSlots, kHidden);
+    states->SimulateAcceptLength(simulated_);
+    std::vector<int32_t> outcomes, ids(Index(kSteps * 3 * kSlots), 0);
+    std::vector<float> hidden(Index(kSteps * kSlots * kHidden), 0.0f);
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const Step& step = steps_[i];
+      states->Begin({step.begins, step.rows, step.drafting});
+      RowSet rows;
+      rows.positions = set[step.positions];
+      rows.key_ends = set[step.key_ends];
+      rows.slots = set[step.slots_of_rows];
+      states->PlaceRows(set[step.tokens], rows, set[step.places]);
+      states->Accept(set[step.draws], set[step.hidden_states]);
+      const DraftRows draft = states->PlaceDrafts(static_cast<int>(i % 2));
+      const auto read = [&](void* to, const Tensor& from) {
+        set.device().CopyOut(to, from.data, from.num_elements() * 4);
+      };
+      read(&ids[(i * 3 + 0) * kSlots], draft.tokens);
+      read(&ids[(i * 3 + 1) * kSlots], draft.rows.positions);
+      read(&ids[(i * 3 + 2) * kSlots], draft.rows.key_ends);
+      read(&hidden[i * Index(kSlots * kHidden)], draft.hidden);
+      for (int pass = 0; pass < kDrafts; ++pass)
+        states->TakeDrafts(pass, set[step.best[static_cast<size_t>(pass)]]);
+      // As an engine that is a step behind.
+      if (i > 0) Store(states->Read(), outcomes);
+    }
+    Store(states->Read(), outcomes);
+    const auto store = [&](int tensor, const void* from) {
+      Tensor to = set[tensor];
+      set.device().CopyIn(to.data, from, to.num_elements() * 4);
+    };
+    store(outcomes_, outcomes.data());
+    store(draft_ids_, ids.data());
+    store(draft_hidden_, hidden.data());
+  }
+
+  std::vector<CaseOutput> Outputs() const override {
+    std::vector<CaseOutput> outputs = {{outcomes_}, {draft_ids_}, {draft_hidden_}};
+    for (const Step& step : steps_)
+      for (const int tensor : {step.tokens, step.positions, step.key_ends})
+        outputs.push_back({tensor});
+    return outputs;
+  }
+  Tolerance tolerance() const override { return {0, 0}; }
+  int64_t Bytes() const override { return kSteps * kSlots * kHidden * 8; }
+
+ private:
+  struct Step {
+    std::vector<SlotBegin> begins;
+    std::vector<SlotRows> rows;
+    std::vector<int32_t> drafting, row_slots, offsets;
+    int draws = 0, hidden_states = 0, slots_of_rows = 0, places = 0;
+    int tokens = 0, positions = 0, key_ends = 0;
+    std::array<int, kDrafts> best{};
+  };
+
+  static void AddBegin(Step& step, int32_t slot, std::mt19937_64& rng) {
+    SlotBegin begin;
+    begin.slot = slot;
+    begin.length = static_cast<int32_t>(2 + rng() % 900);
+    begin.newest = static_cast<int32_t>(rng() % 1000);
+    begin.limit = begin.length + static_cast<int32_t>(rng() % 12);
+    begin.seed = rng();
+    begin.choice = static_cast<uint32_t>(rng() % 8);
+    step.begins.push_back(begin);
+  }
+
+  // Of a prompt, some of whose rows are only scored, or a newest token and its drafts.
+  void AddRows(Step& step, int32_t slot, bool begins, std::vector<int32_t>& draws,
+               std::mt19937_64& rng) {
+    SlotRows rows;
+    rows.slot = slot;
+    rows.first_query = rows.first_output = static_cast<int32_t>(draws.size() / 2);
+    rows.num_drafts = begins ? 0 : static_cast<int32_t>(rng() % (kDrafts + 1));
+    rows.num_queries = begins ? static_cast<int32_t>(rng() % 4) : rows.num_drafts + 1;
+    rows.draws = rows.num_queries > 0 && (!begins || rng() % 4 > 0);
+    for (int32_t i = 0; i < rows.num_queries; ++i) {
+      const bool is_right = i < rows.num_drafts && rng() % 10 < 7;
+      draws.push_back(is_right         ? drafts_[Index(slot)][Index(i)]
+                      : rng() % 9 == 0 ? -1
+                                       : static_cast<int32_t>(rng() % 1000));
+      draws.push_back(rng() % 16 > 0);
+      step.row_slots.push_back(slot);
+      step.offsets.push_back(begins ? -1 : i);
+    }
+    step.rows.push_back(rows);
+  }
+
+  static int AddHidden(TensorSet& set, int64_t rows) {
+    std::vector<float> values(Index(rows * kHidden));
+    for (float& x : values) x = static_cast<float>(set.rng()() % 4096) * 0.25f - 500;
+    return set.Add(DType::kF32, rows, kHidden, values.data());
+  }
+
+  // Bursts get shorter: of the last pass only the first sequences.
+  void AddBest(Step& step, int pass, TensorSet& set) {
+    const size_t count = step.drafting.size() - static_cast<size_t>(pass) * 3;
+    std::vector<int32_t> best;
+    for (size_t i = 0; i < count; ++i) {
+      const bool finite = set.rng()() % 16 > 0;
+      best.push_back(finite ? static_cast<int32_t>(set.rng()() % 1000) : -1);
+      best.push_back(finite);
+      drafts_[Index(step.drafting[i])][static_cast<size_t>(pass)] = std::max(best[2 * i], 0);
+    }
+    step.best[static_cast<size_t>(pass)] =
+        set.Add(DType::kI32, static_cast<int64_t>(count), 2, best.data());
+  }
+
+  static void Store(std::span<const SlotOutcome> outcomes, std::vector<int32_t>& to) {
+    for (const SlotOutcome& outcome : outcomes) {
+      to.insert(to.end(),
+                {outcome.num_tokens, outcome.num_queries, outcome.not_finite, outcome.exhausted});
+      to.insert(to.end(), outcome.tokens.begin(), outcome.tokens.end());
+    }
+  }
+
+  const double simulated_;
+  std::array<Step, kSteps> steps_;
+  std::vector<std::vector<int32_t>> drafts_;  // of each slot, as Make goes on
+  int outcomes_ = 0, draft_ids_ = 0, draft_hidden_ = 0;
+};
+
+}  // namespace
+
+void AddSlotCases(OpCases& cases) {
+  for (const double simulated : {0.0, 1.4, 2.6})
+    cases.push_back(std::make_unique<SlotCase>(simulated));
+}
+
+}  // namespace lapidary
