@@ -1,5 +1,5 @@
 # The CUDA backend: src/kernels/**/*.cu for sm_90a, and the sources of device and ops that call CUDA's API (cuda.cc, cuda_*.cc,
-# cuda/*.cc). cudart is linked statically; driver calls come by entry point and cuBLASLt by dlopen, so that the program starts
+# cuda/*.cc). cudart is linked statically; driver calls come by entry point, cuBLASLt and CUPTI by dlopen, so that the program starts
 # on a machine without CUDA.
 set(CMAKE_CUDA_ARCHITECTURES 90a-real)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
@@ -32,7 +32,8 @@ function(lapidary_cuda)
     target_sources(lapidary_${room} PRIVATE ${sources})
   endforeach()
   set_source_files_properties(${CMAKE_SOURCE_DIR}/src/ops/gpu_ops.cc PROPERTIES COMPILE_DEFINITIONS LAPIDARY_CUDA)
-  set_source_files_properties(${CMAKE_SOURCE_DIR}/src/device/cuda.cc PROPERTIES INCLUDE_DIRECTORIES ${CUDAToolkit_INCLUDE_DIRS})
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/src/device/cuda.cc ${CMAKE_SOURCE_DIR}/src/device/cuda_trace.cc
+    PROPERTIES COMPILE_OPTIONS "-isystem;${CUDAToolkit_INCLUDE_DIRS}")
   target_link_libraries(lapidary_device PRIVATE CUDA::cudart_static)
   target_link_libraries(lapidary_ops PUBLIC lapidary_kernels)
 endfunction()

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/result.h"
+#include "device/cuda_trace.h"
 
 namespace lapidary {
 namespace {
@@ -191,6 +192,7 @@ std::unique_ptr<CudaDevice> OpenCudaDevice(int ordinal) {
         fmt::format("GPU {} is a {} (sm_{}{}); the CUDA backend is made for Hopper (sm_90); use "
                     "--backend cpu",
                     ordinal, properties.name, properties.major, properties.minor));
+  AddCudaTrace();
   return std::make_unique<OpenedCudaDevice>(ordinal, properties);
 }
 

@@ -3,6 +3,8 @@
 #include <optional>
 #include <utility>
 
+#include "base/trace.h"
+
 namespace lapidary {
 
 DeviceThread::DeviceThread(std::unique_ptr<StepRunner> runner)
@@ -39,6 +41,7 @@ StepNews DeviceThread::Read() {
 // A plan that the runner may take is launched at once. Waiting for the device comes last: a plan
 // that arrives meanwhile would lie.
 void DeviceThread::Run() {
+  Trace::NameThread("steps");
   int num_running = 0;
   while (true) {
     std::optional<StepPlan> plan;

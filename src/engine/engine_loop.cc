@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/trace.h"
 #include "engine/choice.h"
 #include "engine/device_thread.h"
 #include "engine/step_log.h"
@@ -136,6 +137,7 @@ class EngineLoop::Impl {
   };
 
   void Run() {
+    Trace::NameThread("engine");
     while (Take()) Step();
     while (!unread_.empty()) Read();
     while (!choices_.empty()) EndChoice(choices_.begin()->first, FinishReason::kAbort);
@@ -145,7 +147,7 @@ class EngineLoop::Impl {
 
   // The two orders, one page: overlapped, the device runs step n + 1 while step n is read.
   void Step() {
-    StepPlan plan = scheduler_.Plan(NowUs() / 1000, drafts_.num_drafts(scheduler_.num_decoding()));
+    StepPlan plan = Plan();
     for (const SequenceId id : scheduler_.expired()) EndChoice(id, FinishReason::kAbort);
     const bool has_rows = !plan.rows.empty();
     Launch(std::move(plan));
@@ -156,6 +158,11 @@ class EngineLoop::Impl {
     }
     Publish();
     WatchForStall(has_rows);
+  }
+
+  StepPlan Plan() {
+    const TraceSpan span("plan");
+    return scheduler_.Plan(NowUs() / 1000, drafts_.num_drafts(scheduler_.num_decoding()));
   }
 
   void Launch(StepPlan plan) {
@@ -184,6 +191,7 @@ class EngineLoop::Impl {
     unread_.pop_front();
     StepNews news = device_->Read();
     if (step.rows.empty()) return;
+    const TraceSpan span("commit and deliver");
     StepResult results;
     const int64_t now = NowUs();
     for (size_t i = 0; i < step.rows.size(); ++i)

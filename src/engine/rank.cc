@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "base/trace.h"
+
 namespace lapidary {
 
 Rank::Rank(std::unique_ptr<StepModel> model, const RankOptions& options)
@@ -24,6 +26,7 @@ Tensor Rank::Table(PageKind kind) {
 }
 
 void Rank::Launch(const StepPlan& plan) {
+  const TraceSpan span("launch");
   Apply(plan);
   const bool needs_history =
       std::any_of(plan.rows.begin(), plan.rows.end(),
@@ -265,6 +268,7 @@ StepNews Rank::Read() {
 }
 
 void Rank::Collect() {
+  const TraceSpan span("wait for the step");
   const Unread step = std::move(unread_.front());
   unread_.pop_front();
   StepNews& news = news_.emplace_back();

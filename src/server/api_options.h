@@ -21,6 +21,7 @@ struct ApiOptions {
   std::string admin_api_key;  // empty: admin routes need an API key, or a loopback peer if none
   bool admin_open = false;    // admin routes need nothing
   bool metrics_need_key = false;
+  std::string profile_dir;  // of traces; empty: below the system's temporary folder
   std::string version = "0";
 };
 

@@ -78,6 +78,8 @@ const ApiServer::Route ApiServer::kRoutes[] = {
     {"/get_load", kGet, RouteAccess::kKey, true, &ApiServer::Load},
     {"/flush_cache", kGet | kPost, RouteAccess::kAdmin, true, &ApiServer::FlushCache},
     {"/reset_prefix_cache", kPost, RouteAccess::kAdmin, true, &ApiServer::FlushCache},
+    {"/start_profile", kPost, RouteAccess::kAdmin, true, &ApiServer::Profile},
+    {"/stop_profile", kPost, RouteAccess::kAdmin, true, &ApiServer::Profile},
     {"/abort_request", kPost, RouteAccess::kKey, true, &ApiServer::AbortRequest},
     {"/v1/completions", kPost, RouteAccess::kKey, true, &ApiServer::Completions},
     {"/v1/chat/completions", kPost, RouteAccess::kKey, true, &ApiServer::ChatCompletions},
@@ -100,6 +102,7 @@ ApiServer::ApiServer(const ApiOptions& options)
       created_(std::chrono::duration_cast<std::chrono::seconds>(
                    std::chrono::system_clock::now().time_since_epoch())
                    .count()) {
+  profiler_ = std::make_unique<Profiler>(options.profile_dir);
   http_ = Listen(options.port, options.num_threads, false);
   if (options.health_port >= 0) health_ = Listen(options.health_port, 1, true);
 }
@@ -115,6 +118,7 @@ ApiServer::~ApiServer() {
   if (health_) health_->Stop();
   http_->Stop();
   admin_.reset();
+  profiler_.reset();
   const std::lock_guard lock(mutex_);
   backend_.reset();
 }

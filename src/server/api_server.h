@@ -13,6 +13,7 @@
 #include "server/live_requests.h"
 #include "server/monitor/monitor.h"
 #include "server/openai/completion.h"
+#include "server/profiler.h"
 
 namespace lapidary {
 
@@ -53,6 +54,7 @@ class ApiServer {
   void Info(const HttpRequest& request, const ExchangePtr& exchange);
   void Load(const HttpRequest& request, const ExchangePtr& exchange);
   void FlushCache(const HttpRequest& request, const ExchangePtr& exchange);
+  void Profile(const HttpRequest& request, const ExchangePtr& exchange);
   void AbortRequest(const HttpRequest& request, const ExchangePtr& exchange);
   void Completions(const HttpRequest& request, const ExchangePtr& exchange);
   void ChatCompletions(const HttpRequest& request, const ExchangePtr& exchange);
@@ -78,6 +80,7 @@ class ApiServer {
   std::shared_ptr<const Backend> backend_;  // guarded by mutex_
   std::atomic<uint64_t> loaded_bytes_{0}, total_bytes_{0};
   std::unique_ptr<Admin> admin_ = std::make_unique<Admin>();
+  std::unique_ptr<Profiler> profiler_;
   std::unique_ptr<HttpServer> health_, http_;  // last: their threads use the rest
 };
 

@@ -157,6 +157,26 @@ void ApiServer::FlushCache(const HttpRequest& request, const ExchangePtr& exchan
                                     "rate_limit_error"));
 }
 
+void ApiServer::Profile(const HttpRequest& request, const ExchangePtr& exchange) {
+  const auto answer = [&](const Result<json::object>& result) {
+    if (result.ok()) return exchange->Respond(Json(result.value()));
+    const Error& error = result.error();
+    const bool is_ours = error.code.empty();
+    exchange->Respond(ErrorResponse(is_ours ? 500 : 400, error,
+                                    is_ours ? "server_error" : "invalid_request_error"));
+  };
+  if (request.path == "/stop_profile") return answer(profiler_->Stop());
+  json::value body = json::object();
+  if (!request.body.empty()) {
+    Result<json::value> parsed = ParseJson(request.body, "The body");
+    if (!parsed.ok() || !parsed.value().is_object())
+      return exchange->Respond(BadValue("The body must be an object.", ""));
+    body = std::move(parsed).value();
+  }
+  answer(profiler_->Start(body.get_object(),
+                          [current = backend()] { return current->engine->stats().num_steps; }));
+}
+
 // A caller ends its own requests; all of everybody's are the admin's to end.
 void ApiServer::AbortRequest(const HttpRequest& request, const ExchangePtr& exchange) {
   const Result<json::value> body = ParseJson(request.body, "The body");

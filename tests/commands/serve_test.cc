@@ -3,9 +3,14 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
+#include <set>
+#include <string>
+#include <thread>
 
 #include "io/json.h"
 #include "tests/commands/running_server.h"
@@ -48,11 +53,63 @@ TEST(Serve, KeysOfAFile) {
   fs::remove(file);
 }
 
+json::value BodyOf(const std::string& reply) {
+  return json::parse(reply.substr(reply.find("\r\n\r\n") + 4));
+}
+
+// The names of the spans in a trace, once each.
+std::set<std::string> SpansOf(const fs::path& file) {
+  std::ifstream in(file);
+  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  std::set<std::string> names;
+  const json::value trace = json::parse(text);
+  for (const json::value& event : trace.at("traceEvents").as_array())
+    if (event.at("ph").as_string() == "X") {
+      EXPECT_GE(event.at("dur").as_double(), 0);
+      names.emplace(event.at("name").as_string());
+    }
+  return names;
+}
+
+TEST(Serve, TracesSteps) {
+  const fs::path dir = fs::path(testing::TempDir()) / "serve_test_profiles";
+  fs::remove_all(dir);
+  RunningServer server({"--profile-dir", dir.string()});
+  EXPECT_THAT(server.Post("/stop_profile", "{}"), HasSubstr("No trace runs"));
+  EXPECT_THAT(server.Post("/start_profile", R"({"num_steps":"many"})"), HasSubstr("num_steps"));
+  EXPECT_THAT(server.Post("/start_profile", R"({"start_step":3})"), HasSubstr("num_steps"));
+  EXPECT_THAT(server.Post("/start_profile", R"({"profile_by_stage":true})"), HasSubstr(" 400 "));
+  EXPECT_THAT(server.Post("/start_profile", R"({"activities":["MEM"]})"), HasSubstr("activities"));
+
+  // Until it is stopped; nothing is written elsewhere.
+  const json::value started = BodyOf(
+      server.Post("/start_profile",
+                  R"({"output_dir":"/etc/mine","profile_prefix":"../a","activities":["CPU"]})"));
+  const fs::path file(std::string(started.at("file").as_string()));
+  EXPECT_EQ(file.parent_path(), dir / "mine");
+  EXPECT_TRUE(file.filename().string().starts_with("a-")) << file;
+  EXPECT_THAT(server.Post("/start_profile", "{}"), HasSubstr("runs already"));
+  server.Post("/v1/chat/completions", kSum);
+  EXPECT_EQ(BodyOf(server.Post("/stop_profile", "{}")).at("file").as_string(), file.string());
+  EXPECT_THAT(SpansOf(file),
+              testing::IsSupersetOf({"plan", "launch", "wait for the step", "commit and deliver"}));
+
+  // A number of steps ends by itself.
+  const json::value counted = BodyOf(server.Post("/start_profile", R"({"num_steps":"2"})"));
+  const fs::path second(std::string(counted.at("file").as_string()));
+  server.Post("/v1/chat/completions", kSum);
+  for (int i = 0; i < 200 && !fs::exists(second); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_THAT(server.Post("/stop_profile", "{}"), HasSubstr("No trace runs"));
+  EXPECT_TRUE(SpansOf(second).contains("launch"));
+  fs::remove_all(dir);
+}
+
 TEST(Serve, WithoutATokenizer) {
   RunningServer server({"--skip-tokenizer-init", "--served-model-name", "a", "b"});
   const std::string reply = server.Post(
       "/v1/completions", R"({"model":"b","prompt":[2,17],"max_tokens":3,"temperature":0})");
-  const json::value body = json::parse(reply.substr(reply.find("\r\n\r\n") + 4));
+  const json::value body = BodyOf(reply);
   EXPECT_EQ(body.at("choices").at(0).at("token_ids").as_array().size(),
             body.at("usage").at("completion_tokens").to_number<size_t>());
   EXPECT_THAT(server.Post("/v1/chat/completions", kSum), HasSubstr("--skip-tokenizer-init"));

@@ -57,6 +57,8 @@ void AddApiFlags(CLI::App& app, ServeFlags& flags) {
       ->allow_extra_args(false);
   app.add_option("--admin-api-key", api.admin_api_key,
                  "of the admin routes (default: an API key; without any, this machine only)");
+  app.add_option("--profile-dir", api.profile_dir,
+                 "where /start_profile puts its traces (default: below the temporary folder)");
   app.add_flag("--admin-open", api.admin_open, "admin routes need no key");
   app.add_option_function<std::string>(
          "--metrics-auth", [&](const std::string& name) { api.metrics_need_key = name == "key"; },
