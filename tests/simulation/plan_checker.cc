@@ -38,6 +38,12 @@ void PlanChecker::Add(const NewSequence& added) {
   live.num_prompt = static_cast<int>(added.prompt.size());
 }
 
+void PlanChecker::LookAtQueue() {
+  if (limits_.longest_prefix_among <= 1 || !has_room_for_all_) return;
+  for (auto& [id, live] : live_)
+    if (!live.runs()) live.cached_before = scheduler_.cached_prefix(id);
+}
+
 void PlanChecker::Check(const StepPlan& plan, bool faulty) {
   ++step_;
   for (auto& [id, live] : live_) live.settled = live.prefilled;
@@ -282,8 +288,8 @@ void PlanChecker::CheckNobodyFits(size_t num_started) const {
   }
 }
 
-// Where memory holds up nobody and evicts nothing: whoever starts stood, by prefix, before all who
-// go on waiting.
+// Where memory holds up nobody: whoever starts stood, by prefix, before all who go on waiting. The
+// plan may have evicted what it looked at: who starts had at most, who waits has at least.
 void PlanChecker::CheckPrefixOrder(const Started& started) const {
   std::vector<const LiveSequence*> queue(started.begin(), started.end());
   for (const auto& [id, live] : live_)
@@ -294,7 +300,8 @@ void PlanChecker::CheckPrefixOrder(const Started& started) const {
     const LiveSequence& live = *queue[i];
     if (i >= static_cast<size_t>(limits_.longest_prefix_among)) return {true, 0, false, 0, i};
     const bool is_old = live.overtaken >= kMaxOvertakes;
-    const int cached = live.runs() ? live.settled : scheduler_.cached_prefix(live.spec.id);
+    const int cached = live.runs() ? std::max(live.settled, live.cached_before)
+                                   : scheduler_.cached_prefix(live.spec.id);
     return {false, live.spec.priority, !is_old, is_old ? 0 : -cached, i};
   };
   for (size_t s = 0; s < queue.size(); ++s)

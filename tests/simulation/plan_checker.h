@@ -27,7 +27,8 @@ struct LiveSequence {
   // Numbers among all admissions, from 1; 0: none yet.
   int64_t first_admission = 0, newest_admission = 0;
   int retractions = 0, overtaken = 0;
-  int64_t rows_at = -1;  // the last step with rows of it
+  int cached_before = 0;  // in the prefix cache before this plan, while it waits
+  int64_t rows_at = -1;   // the last step with rows of it
 
   int length() const { return num_prompt + static_cast<int>(streamed.size()); }
   int least_length() const { return length() + (num_unread > 0 ? 1 : 0); }
@@ -52,6 +53,8 @@ class PlanChecker {
   void Add(const NewSequence& added);
   // Cancelled, expired or finished: no plan from here on has anything of it.
   void End(SequenceId id) { live_.erase(id); }
+  // Before each plan: what the prefix cache has of those who wait.
+  void LookAtQueue();
   // faulty: promised pages may have failed.
   void Check(const StepPlan& plan, bool faulty);
 

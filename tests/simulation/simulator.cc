@@ -87,6 +87,7 @@ SimulationResult Simulator::Run(int64_t num_steps) {
 }
 
 void Simulator::Step() {
+  checker_.LookAtQueue();
   StepPlan plan = scheduler_.Plan(now_ms_, static_cast<int>(Below(9)));
   ++result_.steps;
   for (const SequenceId id : scheduler_.expired()) {

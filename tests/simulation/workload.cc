@@ -7,6 +7,8 @@ namespace {
 
 Scenario ScenarioOf(uint64_t seed) {
   switch (seed % 16) {
+    case 3:
+      return Scenario::kOvergrown;
     case 7:
       return Scenario::kCrowd;
     case 15:
@@ -49,6 +51,15 @@ Workload::Workload(uint64_t seed, std::mt19937_64& rng) : rng_(rng), scenario_(S
     limits_.max_running += 1;
     max_live_ = 24;
     arrival_odds_ = 1;
+  } else if (scenario_ == Scenario::kOvergrown) {
+    layout_ = KvLayout::Make(kLayers[Below(3)], windows[2 + Below(2)], DType::kF32);
+    limits_.max_running += 1;
+    limits_.max_length = 320;
+    limits_.max_drafts /= 4;
+    limits_.reserved_output = static_cast<int>(1 + Below(16));
+    limits_.overcommit = has_faults_ = false;
+    caches_ = true;
+    arrival_odds_ = 1;
   } else if (scenario_ == Scenario::kOvercommit) {
     limits_.max_running += 3;
     limits_.max_length = 480;
@@ -76,6 +87,10 @@ void Workload::ChooseArena() {
     num_slabs_ = std::max(one, all * 2 / 3) + 1;
     return;
   }
+  if (scenario_ == Scenario::kOvergrown) {
+    num_slabs_ = one + static_cast<int32_t>(Below(static_cast<uint64_t>(one))) + 1;
+    return;
+  }
   const int32_t plenty = std::max(8, limits_.max_running + 2) * one;
   const int32_t sizes[] = {one, one - 1, one + 1, 2 * one - 1, 2 * one, 3 * one, plenty};
   const uint64_t choice = scenario_ == Scenario::kCrowd ? 0 : Below(7);
@@ -90,6 +105,13 @@ std::vector<int32_t> Workload::MakePrompt() {
     // 48 to 240 tokens that no other prompt begins with.
     std::vector<int32_t> prompt(48 + Below(193));
     for (int32_t& token : prompt) token = static_cast<int32_t>(Below(50'000));
+    return prompt;
+  }
+  if (scenario_ == Scenario::kOvergrown) {
+    // A page that all begin with, and up to one and a half of its own.
+    std::vector<int32_t> prompt(kPageTokens);
+    for (uint64_t i = 1 + Below(96); i > 0; --i)
+      prompt.push_back(static_cast<int32_t>(Below(50'000)));
     return prompt;
   }
   std::vector<int32_t> prompt;
@@ -107,6 +129,7 @@ std::vector<int32_t> Workload::MakePrompt() {
 
 int Workload::ChooseOutput() {
   if (scenario_ == Scenario::kOvercommit) return static_cast<int>(96 + Below(145));
+  if (scenario_ == Scenario::kOvergrown) return static_cast<int>(20 + Below(140));
   if (Below(10) == 0) return 0;
   return static_cast<int>(1 + Below(Below(3) == 0 ? 300 : 40));
 }

@@ -14,6 +14,7 @@ namespace lapidary {
 enum class Scenario : uint8_t {
   kMixed,       // everything at random, arenas at the edges
   kCrowd,       // a stream of short requests past long ones that need the whole arena
+  kOvergrown,   // short reservations of sequences that share their windows; no faults
   kOvercommit,  // 1.5 x load: at their ends all running ones would need 1.5 arenas; no faults
 };
 

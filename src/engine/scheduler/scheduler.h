@@ -175,6 +175,7 @@ class Scheduler {
   void AdvanceWindow(Sequence& sequence, int first_position);
   void ReleaseSlidingBelow(Sequence& sequence, int cell);
   void ReleaseAll(Sequence& sequence);
+  int64_t NumUnpaid(const Sequence& sequence) const;
   void Rebudget(Sequence& sequence);
   template <typename Page>
   std::optional<Page> TakePage(Sequence& sequence);

@@ -22,13 +22,24 @@ int Scheduler::ReservedTokens(const Sequence& sequence) const {
       (sequence.retractions == 0 ? sequence.num_prompt : sequence.length()) + output));
 }
 
-// Brings its promise in line with what it holds.
+// Sliding pages of its window that others pay for: it pays when they leave.
+int64_t Scheduler::NumUnpaid(const Sequence& sequence) const {
+  int64_t count = 0;
+  for (int cell = sequence.window_begin; cell < sequence.sliding_end; ++cell) {
+    const SlidingPage page = sequence.sliding[static_cast<size_t>(cell)];
+    count += page != SlidingPage::kNone && payers_[static_cast<size_t>(page)] != &sequence;
+  }
+  return count;
+}
+
+// Brings its promise in line with what it holds. Also beyond its reservation it keeps one for each
+// page that it may have to pay for: whoever leaves that page is promised another in its place.
 void Scheduler::Rebudget(Sequence& sequence) {
-  const PageCount held{sequence.num_full, sequence.num_paid};
+  const PageCount held{sequence.num_full, sequence.num_paid}, least{0, NumUnpaid(sequence)};
   PageCount change;
   for (const PageKind kind : {PageKind::kFull, PageKind::kSliding}) {
     const int64_t wanted =
-        sequence.runs() ? std::max<int64_t>(0, sequence.reserved.of(kind) - held.of(kind)) : 0;
+        sequence.runs() ? std::max(least.of(kind), sequence.reserved.of(kind) - held.of(kind)) : 0;
     change.of(kind) = wanted - sequence.promised.of(kind);
     sequence.promised.of(kind) = wanted;
   }
@@ -37,7 +48,9 @@ void Scheduler::Rebudget(Sequence& sequence) {
 
 template <typename Page>
 std::optional<Page> Scheduler::TakePage(Sequence& sequence) {
-  if (sequence.promised.of(KindOf(Page{})) > 0) return budget_.TakePromised<Page>();
+  constexpr PageKind kind = KindOf(Page{});
+  const int64_t kept = kind == PageKind::kSliding ? NumUnpaid(sequence) : 0;
+  if (sequence.promised.of(kind) > kept) return budget_.TakePromised<Page>();
   return budget_.TakeSpare<Page>(true);
 }
 
