@@ -124,7 +124,7 @@ cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
 gpu-bundle: cuda  ## program, drivers, their shared libraries and models in build/bundle, for a machine with a GPU
 	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver build/cuda/tests/gpu/model_driver \
 	  build/cuda/tests/gpu/engine_driver
-	@cp tests/gpu/run.sh build/bundle/
+	@cp tests/gpu/run.sh tests/gpu/cells.sh build/bundle/
 	@cp -r models build/bundle/
 	@cp -r tests/data/configs build/bundle/
 

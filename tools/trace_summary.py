@@ -5,12 +5,14 @@
 """
 import collections
 import json
+import signal
 import sys
 
 GAPS = 10
 
 
 def main(path):
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     with open(path, encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
     tracks = {e["tid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
@@ -19,18 +21,17 @@ def main(path):
     device = sorted((e for e in spans if tracks[e["tid"]].startswith("GPU")), key=lambda e: e["ts"])
     if not device:
         sys.exit(f"{path}: no spans of a GPU")
+    # A kernel may start while the one before it ends and wait for it: what counts is the time by which it moves the end.
     total = collections.defaultdict(lambda: [0, 0.0])
-    for e in device:
-        total[e["name"]][0] += 1
-        total[e["name"]][1] += e["dur"]
-    begin, end, busy, gaps = device[0]["ts"], device[0]["ts"], 0.0, []
-    before = None
-    for e in device:
+    begin, end, busy, gaps, before = device[0]["ts"], device[0]["ts"], 0.0, [], None
+    for e in sorted(device, key=lambda e: e["ts"] + e["dur"]):
         if e["ts"] > end:
             gaps.append((e["ts"] - end, before, e["name"]))
-        busy += max(0.0, e["ts"] + e["dur"] - max(end, e["ts"]))
-        if e["ts"] + e["dur"] > end:
-            end, before = e["ts"] + e["dur"], e["name"]
+        own = e["ts"] + e["dur"] - max(end, e["ts"])
+        busy += own
+        end, before = e["ts"] + e["dur"], e["name"]
+        total[e["name"]][0] += 1
+        total[e["name"]][1] += own
     length = end - begin
     steps = max(1, len(launches))
     print(f"{length / 1000:.3f} ms, {steps} steps of {length / steps / 1000:.3f} ms, {len(device)} device spans "

@@ -71,6 +71,7 @@ std::string ShortName(const char* mangled) {
 class CudaTrace : public TraceSource {
  public:
   void Start() override {
+    start_ns_ = TraceNowNs();
     if (!library_) {
       library_.emplace();
       if (!library_->is_whole()) {
@@ -135,12 +136,14 @@ class CudaTrace : public TraceSource {
   }
   template <typename Record>
   void Add(const Record& record, std::string name) {
+    if (static_cast<int64_t>(record.start) < start_ns_) return;  // queued before, or no time at all
     events_.push_back({std::move(name),
                        fmt::format("GPU {} stream {}", record.deviceId, record.streamId),
                        static_cast<int64_t>(record.start), static_cast<int64_t>(record.end)});
   }
 
   std::optional<Library> library_;
+  int64_t start_ns_ = 0;
   std::mutex mutex_;
   std::vector<TraceEvent> events_;  // guarded by mutex_
 };

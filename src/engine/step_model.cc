@@ -79,9 +79,16 @@ void Gemma4StepModel::Restart(const StepModelOptions& options) {
   const auto [one_ms, most_ms] = graphs_->step_ms();
   spdlog::info(
       "{} graphs of decode steps in {} ms: {:.3f} ms for one row without keys, {:.3f} ms for the "
-      "most; {:.2f} GiB left",
-      count, spent_ms, one_ms, most_ms,
-      static_cast<double>(ops_->device().free_bytes()) / (1 << 30));
+      "most",
+      count, spent_ms, one_ms, most_ms);
+  const Device& device = ops_->device();
+  const auto weights = static_cast<int64_t>(
+      target_->weight_bytes + (has_drafter() ? drafter_checkpoint_->weight_bytes : 0));
+  const int64_t cache = options.layout.slab_bytes * options.num_slabs, left = device.free_bytes();
+  const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  spdlog::info("memory: weights {:.2f} GiB, cache {:.2f}, all else in use {:.2f}, free {:.2f}",
+               gib(weights), gib(cache), gib(device.total_bytes() - left - weights - cache),
+               gib(left));
 }
 
 int64_t Gemma4StepModel::WarmUp() {

@@ -2,6 +2,7 @@
 //   engine_driver MODEL[:ASSISTANT] ...     checkpoints; `dummy=` before a folder: random weights
 // Requests run alone, in a crowd, in a crowd with drafts, and with the steps not overlapped; tokens
 // and the bits of their log probabilities are compared. In batch-invariant mode all must be equal.
+// The device's free memory must be what it was when the engine was ready.
 // Otherwise differences are counted, with the gap between the two best tokens where the first one
 // is; some bits must differ, or the comparison sees nothing. Exit 1 where this does not hold.
 #include <algorithm>
@@ -101,6 +102,7 @@ class Driver {
     options.num_draft_tokens = 3;
     auto drafter = drafts ? Load(drafter_) : nullptr;
     Engine engine(Load(target_), std::move(drafter), options);
+    const int64_t free_bytes = ops_->device().free_bytes();
     std::vector<Answer> answers(static_cast<size_t>(count));
     std::mutex mutex;
     std::condition_variable changed;
@@ -128,6 +130,8 @@ class Driver {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return num_live == 0; });
     if (drafts) fmt::print("     {} drafts accepted\n", num_accepted);
+    CHECK(ops_->device().free_bytes() == free_bytes, "{} bytes were free when ready, now {}",
+          free_bytes, ops_->device().free_bytes());
     return answers;
   }
 
