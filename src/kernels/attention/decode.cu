@@ -24,9 +24,7 @@ int PartialRows(const DecodeAttentionParams& p) {
 int ItemUnits(const DecodeAttentionParams& p) {
   int pages = p.rows.table_stride;
   if (p.window > 0) pages = std::min(pages, (p.window + p.max_sequence_rows) / kPageTokens + 2);
-  const int units = (pages - 1) / p.split_pages + 2;
-  if (p.window > 0 || units <= 64) return units;
-  return units <= 256 ? 64 + (units - 64) / 4 + 1 : 112 + (units - 256) / 16 + 1;
+  return p.window > 0 ? (pages - 1) / SlidingSplit(p.window) + 2 : FullSplitOf(pages - 1) + 1;
 }
 // Units that a block may have to put in scratch: of the item before its run and of the item after
 // it.
@@ -89,7 +87,7 @@ void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream) {
   Require(p.rows.num_rows <= kMaxDecodeSequences, kName, "rows", p.rows.num_rows);
   Require(p.num_heads % p.kv.num_kv_heads == 0, kName, "query heads", p.num_heads);
   Require(p.q_stride % 8 == 0 && Aligned16(p.q), kName, "row stride", p.q_stride);
-  Require(p.split_pages > 0, kName, "split pages", p.split_pages);
+  Require(ItemUnits(p) <= kMaxItemUnits, kName, "page table cells", p.rows.table_stride);
   const int64_t row_bytes = 2 * p.kv.head_dim;
   Require(p.kv.slab_bytes % row_bytes == 0 && p.kv.page_bytes % row_bytes == 0 &&
               p.kv.offset % row_bytes == 0,

@@ -120,10 +120,16 @@ struct DecodeKernel {
   static __device__ void Produce(const DecodeAttentionParams& p, Walk walk, Ring ring) {
     const int lane = threadIdx.x % 32;
     const uint64_t policy = kEvictFirst;
+    int loaded_sequence = -1, loaded_item = -1;
+    ItemKeys keys;
+    const int32_t* table = nullptr;
     for (; !walk.Done(); walk.Next()) {
-      const UnitRange range = LoadRange(walk);
-      const int32_t* table =
-          p.rows.page_table + int64_t{p.rows.slots[walk.s.first_row]} * p.rows.table_stride;
+      if (walk.sequence != loaded_sequence || walk.item != loaded_item) {
+        keys = LoadKeys(walk);
+        table = p.rows.page_table + int64_t{p.rows.slots[walk.s.first_row]} * p.rows.table_stride;
+        loaded_sequence = walk.sequence, loaded_item = walk.item;
+      }
+      const UnitRange range = RangeOf(walk, keys);
       for (int base = range.first_page; base <= range.last_page; base += 32) {
         const int my_page = base + lane <= range.last_page ? table[base + lane] : 0;
         for (int i = 0; i < 32 && base + i <= range.last_page; ++i) {
@@ -353,11 +359,17 @@ struct DecodeKernel {
     return range;
   }
 
-  static __device__ void RunUnit(const DecodeAttentionParams& p, const Walk& walk, State& state,
-                                 Ring& ring, Shared& shared, uint32_t q_shared, uint32_t p_shared) {
+  // What a unit needs to know of its item.
+  struct Item {
+    ItemKeys keys;
+    RowRange rows;
+  };
+
+  static __device__ void RunUnit(const Walk& walk, const Item& item, State& state, Ring& ring,
+                                 Shared& shared, uint32_t q_shared, uint32_t p_shared) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const UnitRange range = LoadRange(walk);
-    const RowRange rows = LoadRows(p, walk);
+    const UnitRange range = RangeOf(walk, item.keys);
+    const RowRange& rows = item.rows;
     state.Clear();
     for (int page = range.first_page; page <= range.last_page; ++page) {
       float s[kRowTiles][4];
@@ -376,8 +388,8 @@ struct DecodeKernel {
         }
       Softmax(state, s, shared, p_shared, warp);
       WaitTile(ring);
-      const int begin = range.key_begin - page * kPageTokens,
-                end = range.key_end - page * kPageTokens;
+      const int begin = item.keys.begin - page * kPageTokens,
+                end = item.keys.end - page * kPageTokens;
       if (begin > 0 || end < kPageTokens) ZeroValues(ring, begin, end);
       ConsumerBarrier();
       AddValues(state, p_shared, ring, warp);
@@ -458,6 +470,7 @@ struct DecodeKernel {
                                  uint32_t p_shared) {
     int loaded_sequence = -1, loaded_item = -1, num_written = 0, head_units = 0;
     DecodeBorder border;
+    Item item;
     State unit;
     std::conditional_t<Config::kMergesInRegisters, State, SharedState> merged;
     if constexpr (!Config::kMergesInRegisters) merged.o = merged_o + threadIdx.x;
@@ -465,10 +478,11 @@ struct DecodeKernel {
       if (walk.sequence != loaded_sequence || walk.item != loaded_item) {
         ConsumerBarrier();  // the previous item's Q is still being read
         LoadQ(p, walk, q_shared);
+        item = {LoadKeys(walk), LoadRows(p, walk)};
         ConsumerBarrier();
         loaded_sequence = walk.sequence, loaded_item = walk.item;
       }
-      RunUnit(p, walk, unit, ring, shared, q_shared, p_shared);
+      RunUnit(walk, item, unit, ring, shared, q_shared, p_shared);
       const bool first = walk.split == 0, last = walk.split + 1 == walk.s.num_splits;
       if (!walk.OwnsItem()) {
         if (first) border = TailBorder(p, walk), head_units = num_written;
@@ -496,23 +510,57 @@ struct DecodeKernel {
   }
 };
 
+// Where the units of an item lie in scratch, in their order: the units of the block it began in,
+// then those that the blocks behind it left. All threads of the block call.
+constexpr int kCombineThreads = 128;
+__device__ __forceinline__ void ListUnits(const DecodeAttentionParams& p,
+                                          const DecodeBorder& border, int32_t* units) {
+  __shared__ int warp_units[kCombineThreads / 32];
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  for (int i = thread; i < border.tail_units; i += kCombineThreads)
+    units[i] = static_cast<int>(blockIdx.x) * p.block_units + border.head_units + i;
+  int found = border.tail_units;
+  for (int base = static_cast<int>(blockIdx.x) + 1;
+       base < static_cast<int>(gridDim.x) && found < border.tail_splits; base += kCombineThreads) {
+    const int block = base + thread;
+    const int mine = block < static_cast<int>(gridDim.x) ? p.borders[block].head_units : 0;
+    int place = mine;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const int below = __shfl_up_sync(kFullWarp, place, offset);
+      if (lane >= offset) place += below;
+    }
+    if (lane == 31) warp_units[warp] = place;
+    __syncthreads();
+    place += found - mine;
+#pragma unroll
+    for (int w = 0; w < kCombineThreads / 32; ++w) {
+      if (w < warp) place += warp_units[w];
+      found += warp_units[w];
+    }
+    for (int i = 0; i < mine && place + i < border.tail_splits; ++i)
+      units[place + i] = block * p.block_units + i;
+    __syncthreads();
+  }
+  __syncthreads();
+}
+
 // Merges the items that lie in several blocks: block x takes the item that leaves block x of the
 // kernel before, block y a part of its columns.
-constexpr int kCombineThreads = 128;
 template <int kHeadDim>
 __global__ void __launch_bounds__(kCombineThreads)
     DecodeCombineKernel(const __grid_constant__ DecodeAttentionParams p) {
   constexpr int kAhead = 8, kVectors = kHeadDim / 4;
+  __shared__ int32_t units[kMaxItemUnits];
   GridDependencyLaunch();
   GridDependencyWait();
-  int block = static_cast<int>(blockIdx.x);
-  const DecodeBorder border = p.borders[block];
+  const DecodeBorder border = p.borders[blockIdx.x];
+  if (border.tail_splits == 0) return;
+  ListUnits(p, border, units);
   const int index = static_cast<int>(blockIdx.y * kCombineThreads + threadIdx.x);
   const int r = index / kVectors, column = index % kVectors * 4;
-  if (border.tail_splits == 0 || r >= border.num_packed) return;
+  if (r >= border.num_packed) return;
   const int64_t unit_floats = int64_t{p.partial_rows} * (kHeadDim + 2);
-  int unit = border.head_units,
-      left = border.tail_units;  // the next unit, and how many the block still has
   float4 o[kAhead];
   float2 max_sum[kAhead];
   float4 merged = make_float4(0, 0, 0, 0);
@@ -521,11 +569,9 @@ __global__ void __launch_bounds__(kCombineThreads)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (split + i >= border.tail_splits) break;
-      while (left == 0) left = p.borders[++block].head_units, unit = 0;
-      const float* from = p.partials + (int64_t{block} * p.block_units + unit) * unit_floats;
+      const float* from = p.partials + units[split + i] * unit_floats;
       o[i] = *reinterpret_cast<const float4*>(from + r * kHeadDim + column);
       max_sum[i] = *reinterpret_cast<const float2*>(from + p.partial_rows * kHeadDim + 2 * r);
-      ++unit, --left;
     }
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {

@@ -16,7 +16,8 @@
 namespace lapidary::kernels {
 
 inline constexpr int kMaxDecodeSequences = 1024;
-inline constexpr int kSlidingSplitPages = 4, kShortWindowSplitPages = 2, kFullSplitPages = 8;
+inline constexpr int kMaxItemUnits = 256;
+inline constexpr int kSlidingSplitPages = 4, kShortWindowSplitPages = 2, kShortWindow = 512;
 
 // The map of an arena for one head size: all of it as rows of head_dim elements, fetched stage_keys
 // at a time.
@@ -41,9 +42,8 @@ struct DecodeAttentionParams {
   const Bf16* q = nullptr;    // [T,H*Dh]
   Bf16* out = nullptr;        // [T,H*Dh]
   int64_t q_stride = 0, out_stride = 0;
-  int num_heads = 0;    // H
-  int window = 0;       // 0: all keys
-  int split_pages = 0;  // pages of a unit
+  int num_heads = 0;  // H
+  int window = 0;     // 0: all keys
   // Scratch, of DecodeScratchBytes.
   void* scratch = nullptr;
   // Set by the launcher.

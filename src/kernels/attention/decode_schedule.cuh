@@ -72,17 +72,29 @@ __device__ __forceinline__ int KeyBegin(int end, int window) {
   return window > 0 ? max(end - window, 0) : 0;
 }
 
-// Units are split_pages long; in full layers four and sixteen times that from the 64th and the
-// 112th unit on, which bounds the units of a long context and still depends on nothing but the
-// page.
+// The unit of a full layer that a page lies in: units are 4 pages long, from the 64th page on 8,
+// from the 512th 32, from the 2048th 128. So short contexts fill more of the machine, long ones
+// leave few partial results, and still a unit depends on nothing but its pages.
+__host__ __device__ __forceinline__ int FullSplitOf(int page) {
+  if (page < 64) return page / 4;
+  if (page < 512) return 16 + (page - 64) / 8;
+  return page < 2048 ? 72 + (page - 512) / 32 : 120 + (page - 2048) / 128;
+}
+__device__ __forceinline__ int FullSplitPage(int split) {
+  if (split <= 16) return split * 4;
+  if (split <= 72) return 64 + (split - 16) * 8;
+  return split <= 120 ? 512 + (split - 72) * 32 : 2048 + (split - 120) * 128;
+}
+
+__host__ __device__ __forceinline__ int SlidingSplit(int window) {
+  return window <= kShortWindow ? kShortWindowSplitPages : kSlidingSplitPages;
+}
+
 __device__ __forceinline__ int SplitOf(const DecodeAttentionParams& p, int page) {
-  const int unit = page / p.split_pages;
-  if (p.window > 0 || unit < 64) return unit;
-  return unit < 256 ? 64 + (unit - 64) / 4 : 112 + (unit - 256) / 16;
+  return p.window > 0 ? page / SlidingSplit(p.window) : FullSplitOf(page);
 }
 __device__ __forceinline__ int SplitPage(const DecodeAttentionParams& p, int split) {
-  if (p.window > 0 || split <= 64) return split * p.split_pages;
-  return (split <= 112 ? 64 + (split - 64) * 4 : 256 + (split - 112) * 16) * p.split_pages;
+  return p.window > 0 ? split * SlidingSplit(p.window) : FullSplitPage(split);
 }
 
 template <typename Config>
@@ -163,14 +175,13 @@ struct DecodeWalk {
   }
 };
 
-// Pages that the rows of a tile see in a unit, and the visible keys of the tile. A warp calls
-// together.
-struct UnitRange {
-  int first_page, last_page;  // empty if last < first
-  int key_begin, key_end;
+// The keys that some row of an item sees; none if the end is 0.
+struct ItemKeys {
+  int begin, end;
 };
+// A warp calls together.
 template <typename Config>
-__device__ __forceinline__ UnitRange LoadRange(const DecodeWalk<Config>& walk) {
+__device__ __forceinline__ ItemKeys LoadKeys(const DecodeWalk<Config>& walk) {
   const DecodeAttentionParams& p = walk.p;
   const int group = p.num_heads / p.kv.num_kv_heads, lane = threadIdx.x % 32;
   const int first = walk.tile() * Config::kRows / group;
@@ -178,14 +189,21 @@ __device__ __forceinline__ UnitRange LoadRange(const DecodeWalk<Config>& walk) {
       min((walk.tile() * Config::kRows + Config::kRows - 1) / group, walk.s.num_rows - 1);
   const int end = first + lane <= last ? p.rows.key_ends[walk.s.first_row + first + lane] : 0;
   const int begin = end > 0 ? KeyBegin(end, p.window) : 0x7fffffff;
-  UnitRange range;
-  range.key_end = __reduce_max_sync(kFullWarp, end);
-  range.key_begin = __reduce_min_sync(kFullWarp, begin);
+  return {__reduce_min_sync(kFullWarp, begin), __reduce_max_sync(kFullWarp, end)};
+}
+
+// The pages of these in a unit; empty if last < first.
+struct UnitRange {
+  int first_page, last_page;
+};
+template <typename Config>
+__device__ __forceinline__ UnitRange RangeOf(const DecodeWalk<Config>& walk, const ItemKeys& keys) {
   const int split = walk.s.first_split + walk.split;
-  range.first_page = max(SplitPage(p, split), range.key_begin / kPageTokens);
+  UnitRange range;
+  range.first_page = max(SplitPage(walk.p, split), keys.begin / kPageTokens);
   range.last_page =
-      min(SplitPage(p, split + 1), (range.key_end + kPageTokens - 1) / kPageTokens) - 1;
-  if (range.key_end == 0) range.last_page = range.first_page - 1;
+      min(SplitPage(walk.p, split + 1), (keys.end + kPageTokens - 1) / kPageTokens) - 1;
+  if (keys.end == 0) range.last_page = range.first_page - 1;
   return range;
 }
 

@@ -145,10 +145,6 @@ void CudaBackend::DecodeRows(Tensor out, Tensor q, const RowSet& rows, const Att
   params.kv_map = Map({kDecodeMap, kv.base, ArenaBytes(kv), kv.head_dim, stage_keys}, [&] {
     return kernels::MakeKvMap(kv.base, ArenaBytes(kv), kv.head_dim, stage_keys);
   });
-  constexpr int kShortWindow = 512;
-  params.split_pages = spec.full                     ? kernels::kFullSplitPages
-                       : spec.window <= kShortWindow ? kernels::kShortWindowSplitPages
-                                                     : kernels::kSlidingSplitPages;
   params.scratch = Scratch(kernels::DecodeScratchBytes(params));
   kernels::LaunchDecodeAttention(params, stream());
 }
