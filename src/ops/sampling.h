@@ -15,7 +15,9 @@ namespace lapidary {
 
 // Parameters and history of one row. Filters apply in this order: suppress, bias, penalties, mask
 // (allowed, bad words, held off), temperature, top-k, top-p, min-p. Ids are below the vocabulary
-// size; ties go to the lower id. Spans and pointers must live as long as the call.
+// size; ties go to the lower id. A draw goes through the candidates best first, or, where none of
+// the last three filters is on, in the order of ids. Spans and pointers must live as long as the
+// call.
 struct SamplingRow {
   float temperature = 1.0f;  // < 1e-5 is greedy
   int top_k = 0;             // 0: off
@@ -92,6 +94,7 @@ class Sampler {
   float Threshold(const SamplingRow& row, float best);
   void Collect(const SamplingRow& row, float threshold);
   int32_t Draw(const SamplingRow& row, float best);
+  int32_t DrawPlain(const SamplingRow& row, float best);
 
   const size_t vocab_size_;
   EditedRow row_;

@@ -32,6 +32,7 @@ struct Draw {
   bool peaked;
 };
 constexpr Draw kDraws[] = {{"greedy", 0, 0, 1, false},
+                           {"temperature/flat", 1, 0, 1, false},
                            {"top_k64_top_p0.95", 1, 64, 0.95f, false},
                            {"top_p0.95/peaked", 1, 0, 0.95f, true},
                            {"top_p0.95/flat", 1, 0, 0.95f, false}};

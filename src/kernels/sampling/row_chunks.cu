@@ -138,12 +138,13 @@ __device__ void Keep(const RowSamplingParams& p, const RowTask& task, ChunkShare
     ScalePiece(temperature, count, shared.x);
     mine = ThreadMax(shared, count);
   }
-  if (IsOpen(task)) {
+  if (IsOpen(task) || IsPlain(task)) {
     const float max = BlockMax(mine, shared.floats);
     float sum = 0;
     if (max > -INFINITY) ForEach(shared.x, count, [&](float x, int) { sum += expf(x - max); });
     const double total = BlockSum(static_cast<double>(sum), shared.sums);
     if (threadIdx.x == 0) summary.max = max, summary.sum = total;
+    if (IsPlain(task)) return;
   }
   const ChunkBest best =
       IsGreedy(task) ? TakeFirst(shared, first, count, mine) : Best(shared, first, count, mine);

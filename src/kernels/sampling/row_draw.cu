@@ -10,11 +10,15 @@ constexpr int kThreads = 512;
 constexpr int kMaxListed = kMaxRowChunks * kMaxChunkBest;
 
 struct DrawShared {
-  uint64_t list[kMaxListed];
+  union {
+    uint64_t list[kMaxListed];
+    alignas(128) float x[kRowChunk];  // the chunk that a plain row's token lies in
+  };
   double prefix[kMaxListed];
   double partial[kThreads / 32];
   uint32_t keys[kMaxRowChunks];
   int count;
+  uint64_t barrier;
 };
 
 static_assert(kThreads / 32 == kMaxRowChunks, "a warp a chunk");
@@ -134,6 +138,96 @@ __device__ int Draw(const DrawShared& shared, const RowTask& task, int count, bo
   return IdOf(shared.list[place]);
 }
 
+// The element at which the weights exp(x - max) of a chunk, added in the order of ids, exceed
+// `target`; the last that weighs anything if rounding hides it. A warp has neighbouring elements.
+__device__ int PlaceInChunk(DrawShared& shared, float largest, double target) {
+  constexpr int kWarpPart = kRowChunk / (kThreads / 32), kSteps = kWarpPart / 128;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const auto first = [&](int step) { return warp * kWarpPart + step * 128 + lane * 4; };
+  const auto weights = [&](int step, double(&w)[4]) {
+    const float4 x = *reinterpret_cast<const float4*>(shared.x + first(step));
+    const float v[4] = {x.x, x.y, x.z, x.w};
+    double sum = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum += w[i] = static_cast<double>(expf(v[i] - largest));
+    return sum;
+  };
+  double w[4], sum = 0;
+  for (int step = 0; step < kSteps; ++step) sum += weights(step, w);
+  sum = WarpSum(sum);
+  if (lane == 0) shared.partial[warp] = sum;
+  if (threadIdx.x == 0) shared.count = -1;
+  __syncthreads();
+  double before = 0;
+  int last = 0;  // the last warp with a weight
+  for (int i = 0; i < kThreads / 32; ++i) {
+    if (i < warp) before += shared.partial[i];
+    if (shared.partial[i] > 0) last = i;
+  }
+  if (before <= target && (before + sum > target || warp == last)) {
+    int place = -1, heavy = -1;
+    for (int step = 0; step < kSteps && place < 0; ++step) {
+      double prefix = weights(step, w);
+      const double mine = prefix;
+#pragma unroll
+      for (int offset = 1; offset < 32; offset *= 2) {
+        const double below = __shfl_up_sync(kFullWarp, prefix, offset);
+        if (lane >= offset) prefix += below;
+      }
+      double reached = before + prefix - mine;
+      int found = kRowChunk, weighs = -1;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        reached += w[i];
+        if (w[i] > 0) weighs = first(step) + i;
+        if (w[i] > 0 && reached > target) found = min(found, first(step) + i);
+      }
+      const auto least = __reduce_min_sync(kFullWarp, found);
+      heavy = max(heavy, __reduce_max_sync(kFullWarp, weighs));
+      if (least < kRowChunk) place = least;
+      before += __shfl_sync(kFullWarp, prefix, 31);
+    }
+    if (lane == 0) atomicMax(&shared.count, place >= 0 ? place : heavy);
+  }
+  __syncthreads();
+  return shared.count;
+}
+
+// A row without filters of its order: the chunk in which the sum of weights, in the order of ids,
+// exceeds what was drawn, then the place in it.
+__device__ int DrawPlain(DrawShared& shared, const RowSamplingParams& p, const RowTask& task,
+                         const ChunkSummary* chunks) {
+  const int num_chunks = (p.vocab + kRowChunk - 1) / kRowChunk;
+  float max = -INFINITY;
+  for (int c = 0; c < num_chunks; ++c)
+    if (chunks[c].sum > 0) max = fmaxf(max, chunks[c].max);
+  if (max == -INFINITY) return -1;
+  const auto share = [&](int c) {
+    return exp(static_cast<double>(chunks[c].max) - static_cast<double>(max));
+  };
+  double total = 0;
+  for (int c = 0; c < num_chunks; ++c)
+    if (chunks[c].sum > 0) total += chunks[c].sum * share(c);
+  double left = task.uniform * total;
+  int chunk = 0, last = 0;
+  for (int c = 0; c < num_chunks; ++c) {
+    if (chunks[c].sum > 0) last = c;
+  }
+  for (; chunk < last; ++chunk) {
+    const double weight = chunks[chunk].sum > 0 ? chunks[chunk].sum * share(chunk) : 0;
+    if (weight > left) break;
+    left -= weight;
+  }
+  const int first = chunk * kRowChunk, count = min(kRowChunk, p.vocab - first);
+  for (int i = count + static_cast<int>(threadIdx.x); i < kRowChunk; i += kThreads)
+    shared.x[i] = -INFINITY;
+  LoadPiece(p, task, first, count, shared.x, &shared.barrier);
+  FilterPiece(p, task, first, count, shared.x);
+  ScalePiece(task.temperature, count, shared.x);
+  __syncthreads();
+  return first + PlaceInChunk(shared, chunks[chunk].max, left / share(chunk));
+}
+
 __global__ void __launch_bounds__(kThreads)
     RowDrawKernel(const __grid_constant__ RowSamplingParams p) {
   extern __shared__ char dynamic_shared[];
@@ -145,7 +239,9 @@ __global__ void __launch_bounds__(kThreads)
   RowResult& result = p.results[blockIdx.x];
   const RowSummary row = Summarize(p, chunks, &ChunkSummary::best);
   int token = -1;
-  if (task.draws && row.is_finite) {
+  if (task.draws && row.is_finite && IsPlain(task)) {
+    token = DrawPlain(shared, p, task, chunks);
+  } else if (task.draws && row.is_finite) {
     const bool is_open = IsOpen(task);
     int count = Gather(shared, p, chunks, &ChunkSummary::best,
                        p.best + int64_t{blockIdx.x} * kMaxRowChunks * kMaxChunkBest,

@@ -31,8 +31,12 @@ __device__ __forceinline__ float LogitOf(uint64_t candidate) {
 }
 
 __device__ __forceinline__ bool IsGreedy(const RowTask& task) { return task.temperature < 1e-5f; }
+// Drawn in the order of ids: no filter asks for the order of the logits.
+__device__ __forceinline__ bool IsPlain(const RowTask& task) {
+  return !IsGreedy(task) && task.top_k == 0 && task.top_p >= 1.0f && task.min_p <= 0.0f;
+}
 __device__ __forceinline__ bool IsOpen(const RowTask& task) {  // RowDraw may not decide
-  return !IsGreedy(task) && (task.top_k == 0 || task.top_k > kMaxExactTopK);
+  return !IsGreedy(task) && !IsPlain(task) && (task.top_k == 0 || task.top_k > kMaxExactTopK);
 }
 
 // All threads call; `partial` has a place a warp and is free again afterwards.

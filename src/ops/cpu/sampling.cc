@@ -264,7 +264,40 @@ void Sampler::Collect(const SamplingRow& row, float threshold) {
   candidates_.erase(end, candidates_.end());
 }
 
+// In the order of ids, for nothing asks for the order of the logits.
+int32_t Sampler::DrawPlain(const SamplingRow& row, float best) {
+  const float threshold = Threshold(row, best);
+  const double max = double{best / row.temperature};
+  const auto weight = [&](float x) {
+    return x < threshold || x == kMasked ? 0 : std::exp(double{x / row.temperature} - max);
+  };
+  weights_.assign(maxima_.size(), 0);  // of each block
+  double sum = 0;
+  for (size_t i = 0; i < maxima_.size(); ++i) {
+    if (maxima_[i] < threshold || maxima_[i] == kMasked) continue;
+    for (const float x : row_.block(i)) weights_[i] += weight(x);
+    sum += weights_[i];
+  }
+  double left = UniformAt(row.seed, row.choice, row.position) * sum;
+  size_t last = maxima_.size();  // the newest that weighs anything, if rounding hides the place
+  for (size_t i = 0; i < maxima_.size(); ++i) {
+    if (weights_[i] > 0) last = i;
+    if (weights_[i] > left) break;
+    left -= weights_[i];
+  }
+  const std::span<const float> block = row_.block(last);
+  size_t place = 0;
+  for (size_t j = 0; j < block.size(); ++j) {
+    const double w = weight(block[j]);
+    if (w > 0) place = j;
+    if (w > left) break;
+    left -= w;
+  }
+  return static_cast<int32_t>(last * EditedRow::kBlock + place);
+}
+
 int32_t Sampler::Draw(const SamplingRow& row, float best) {
+  if (row.top_k <= 0 && row.top_p >= 1.0f && row.min_p <= 0.0f) return DrawPlain(row, best);
   Collect(row, Threshold(row, best));
   const double max = double{best / row.temperature};
   weights_.clear();

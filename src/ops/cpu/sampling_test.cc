@@ -119,6 +119,9 @@ std::optional<int32_t> SlowSample(std::vector<float> logits, const SamplingRow& 
   }
   while (candidates.size() > 1 && candidates.back().weight < double{row.min_p})
     candidates.pop_back();
+  if (row.top_k <= 0 && row.top_p >= 1.0f && row.min_p <= 0.0f)
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   sum = 0;
   for (const Candidate& c : candidates) sum += c.weight;
   const double target = UniformAt(row.seed, row.choice, row.position) * sum;

@@ -282,7 +282,9 @@ void CudaRowSampler::AddDraw(const RowQuery& query, kernels::RowTask& task) {
     for (const int32_t id : row.allowed) words[id / 32] |= 1u << id % 32;
   }
   const bool is_greedy = row.temperature < 1e-5f;
-  work_.searches |= !is_greedy && (row.top_k == 0 || row.top_k > kernels::kMaxExactTopK);
+  const bool is_plain = row.top_k == 0 && row.top_p >= 1.0f && row.min_p <= 0.0f;
+  work_.searches |=
+      !is_greedy && !is_plain && (row.top_k == 0 || row.top_k > kernels::kMaxExactTopK);
 }
 
 // Rows that mask the engine's suppressed ids only share one list.
