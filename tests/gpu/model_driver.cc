@@ -2,6 +2,7 @@
 //   model_driver MODEL[:ASSISTANT] ...    a checkpoint's folder, or `small`: dummy weights of the
 //   four
 //                                         families with the head sizes of the published models
+//   model_driver time CONFIG ROWS CONTEXT    milliseconds of a decode step, dummy weights
 // Each model reads a prompt in chunks and decodes; logits of the rows and those of drafts are
 // compared. The measure is what bf16 costs on the CPU: the GPU may be apart from f32 by twice as
 // much, in the mean of the Kullback-Leibler divergence. Exit 1 where it is more.
@@ -12,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -19,6 +21,7 @@
 #include "model/solo_session.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/gpu_ops.h"
+#include "step_bench.h"
 
 namespace lapidary {
 namespace {
@@ -222,11 +225,18 @@ bool CompareSmall(const fs::path& configs, const std::shared_ptr<Ops>& gpu_ops, 
 
 int Main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr, "usage: model_driver [small:CONFIGS | MODEL[:ASSISTANT]] ...\n");
+    fmt::print(stderr,
+               "usage: model_driver [small:CONFIGS | MODEL[:ASSISTANT]] ...\n"
+               "       model_driver time CONFIG ROWS CONTEXT\n");
     return 2;
   }
   try {
     const std::shared_ptr<Ops> gpu_ops = OpenGpuOps(BackendKind::kCuda);
+    if (argc == 5 && std::string_view(argv[1]) == "time") {
+      fmt::print("{} rows of {} keys: {:.3f} ms a step\n", argv[3], argv[4],
+                 MeasureStep(argv[2], gpu_ops, std::stoi(argv[3]), std::stoi(argv[4])));
+      return 0;
+    }
     const std::unique_ptr<Ops> cpu_ops = MakeCpuOps(0);
     bool agrees = true;
     for (int i = 1; i < argc; ++i) {
