@@ -12,20 +12,19 @@ void AttentionOut(Ops& ops, const Layer& l, const RowSet& rows, Activations& a, 
   ops.Linear(a.h.View(t, l.weights->o.rows()), o, l.weights->o);
 }
 
-// h = post_norm_1(h) + post_norm_2(experts(pre_norm_2(x))), routed by the un-normed residual x
-// (GEMMA4.md 3.5).
-void AddExperts(Ops& ops, const Layer& l, Activations& a, Tensor x, Tensor h) {
-  const MoeWeights& w = l.weights->moe;
+// From the dense MLP's output h to the end of a layer with experts, which are routed by the
+// un-normed residual x (GEMMA4.md 3.5).
+void AddExperts(Ops& ops, const Layer& l, Activations& a, Tensor x, Tensor h, Tensor next_norm) {
+  const LayerWeights& w = *l.weights;
+  const MoeWeights& moe = w.moe;
   const int64_t t = x.rows(), hidden = x.cols();
-  const Tensor z = a.expert_in.View(t, hidden), e = a.expert_out.View(t, hidden);
-  const Tensor ids = a.expert_ids.View(t, l.moe.top_k),
-               weights = a.expert_weights.View(t, l.moe.top_k);
-  ops.RmsNorm(h, h, w.post_norm_1, l.norm_eps, hidden);
-  ops.Router(ids, weights, x, {w.router_scale, w.router_proj, w.per_expert_scale}, l.norm_eps);
-  ops.RmsNorm(z, x, w.pre_norm_2, l.norm_eps, hidden);
-  ops.Experts(e, z, ids, weights, w.gate_up, w.down);
-  ops.RmsNorm(e, e, w.post_norm_2, l.norm_eps, hidden);
-  ops.AddScale(h, e, 1.0f);
+  const ExpertInput in = {a.expert_in.View(t, hidden), a.expert_ids.View(t, l.moe.top_k),
+                          a.expert_weights.View(t, l.moe.top_k)};
+  ops.RouterNorm(in, x, {moe.router_scale, moe.router_proj, moe.per_expert_scale}, moe.pre_norm_2,
+                 l.norm_eps);
+  ops.ExpertsNormAddNorm(
+      h, x, a.expert_out.View(t, hidden), in, {moe.gate_up, moe.down},
+      {moe.post_norm_1, moe.post_norm_2, w.post_mlp_norm, next_norm, w.layer_scalar, l.norm_eps});
 }
 
 // From h = o_proj(attention) to the layer's end.
@@ -37,19 +36,21 @@ void AfterAttention(Ops& ops, const Layer& l, Activations& a, int64_t t, Tensor 
   ops.ReduceNormAddNorm(h, x, w.post_attn_norm, w.pre_mlp_norm, 1.0f, l.norm_eps);
 
   const int64_t width = w.down.cols();
-  const Tensor gate_up = a.gate_up.View(t, 2 * width), gate = gate_up.Cols(0, width);
-  ops.Linear(gate_up, h, w.gate_up);
-  ops.GeluMul(gate, gate, gate_up.Cols(width, width));
-  ops.Linear(h, gate, w.down);
-  if (l.moe.num_experts > 0) AddExperts(ops, l, a, x, h);
+  const Tensor gate_up = a.gate_up.View(t, 2 * width);
+  ops.LinearGelu(gate_up, h, w.gate_up);
+  ops.Linear(h, gate_up.Cols(0, width), w.down);
+  if (l.moe.num_experts > 0) {
+    CHECK(ple.empty(), "layer {} has experts and per-layer embeddings", l.index);
+    AddExperts(ops, l, a, x, h, next_norm);
+    return;
+  }
   if (ple.empty()) {
     ops.ReduceNormAddNorm(h, x, w.post_mlp_norm, next_norm, w.layer_scalar, l.norm_eps);
     return;
   }
   ops.ReduceNormAddNorm(h, x, w.post_mlp_norm, Tensor{}, 1.0f, l.norm_eps);
   const Tensor g = a.ple_gate.View(t, ple.cols());
-  ops.Linear(g, x, w.ple_gate);
-  ops.GeluMul(g, g, ple);
+  ops.LinearGeluMul(g, x, w.ple_gate, ple);
   ops.Linear(h, g, w.ple_projection);
   ops.ReduceNormAddNorm(h, x, w.ple_norm, next_norm, w.layer_scalar, l.norm_eps);
 }

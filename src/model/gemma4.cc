@@ -194,8 +194,10 @@ StepOutput Gemma4::ForwardPlaced(const Batch& batch) {
     ops_.GatherRows(last, a.x.View(t, hidden), batch.output_rows);
     ops_.RmsNorm(y, last, weights_.final_norm, config_.norm_eps, hidden);
   }
-  ops_.Linear(logits, y, {weights_.embed});
-  if (config_.logit_softcap > 0) ops_.SoftCap(logits, config_.logit_softcap);
+  if (config_.logit_softcap > 0)
+    ops_.LinearSoftCap(logits, y, {weights_.embed}, config_.logit_softcap);
+  else
+    ops_.Linear(logits, y, {weights_.embed});
   return {y, logits};
 }
 

@@ -26,11 +26,43 @@ void Ops::QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const RowSet& ro
   StoreKv(k, v, rows, spec);
 }
 
+void Ops::LinearGelu(Tensor gate_up, Tensor in, const LinearWeight& weight) {
+  const int64_t width = gate_up.cols() / 2;
+  const Tensor gate = gate_up.Cols(0, width);
+  Linear(gate_up, in, weight);
+  GeluMul(gate, gate, gate_up.Cols(width, width));
+}
+
+void Ops::LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap) {
+  Linear(out, in, weight);
+  SoftCap(out, cap);
+}
+
+void Ops::LinearGeluMul(Tensor out, Tensor in, const LinearWeight& weight, Tensor up) {
+  Linear(out, in, weight);
+  GeluMul(out, out, up);
+}
+
 void Ops::ReduceNormAddNorm(Tensor h, Tensor x, Tensor post_norm, Tensor next_norm, float scale,
                             float eps) {
   RmsNorm(h, h, post_norm, eps, h.cols());
   AddScale(x, h, scale);
   if (!next_norm.empty()) RmsNorm(h, x, next_norm, eps, x.cols());
+}
+
+void Ops::RouterNorm(const ExpertInput& out, Tensor x, const RouterWeights& router, Tensor norm,
+                     float eps) {
+  Router(out.ids, out.weights, x, router, eps);
+  RmsNorm(out.z, x, norm, eps, x.cols());
+}
+
+void Ops::ExpertsNormAddNorm(Tensor h, Tensor x, Tensor e, const ExpertInput& in,
+                             const ExpertWeights& weights, const ExpertNorms& norms) {
+  RmsNorm(h, h, norms.dense, norms.eps, h.cols());
+  Experts(e, in.z, in.ids, in.weights, weights.gate_up, weights.down);
+  RmsNorm(e, e, norms.experts, norms.eps, e.cols());
+  AddScale(h, e, 1.0f);
+  ReduceNormAddNorm(h, x, norms.post, norms.next, norms.scale, norms.eps);
 }
 
 void Ops::PerLayerInput(Tensor context, Tensor tokens, Tensor norm, float context_scale,

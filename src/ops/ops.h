@@ -49,6 +49,20 @@ struct RouterWeights {
   Tensor scale, proj, per_expert_scale;  // [D] [E,D] [E]
 };
 
+// What a row's experts are given, and their weights.
+struct ExpertInput {
+  Tensor z, ids, weights;  // [T,D] [T,K] [T,K]
+};
+struct ExpertWeights {
+  Tensor gate_up, down;  // [E,2F,D] [E,D,F]
+};
+
+// The norms at the end of a layer with experts; next is empty after the last.
+struct ExpertNorms {
+  Tensor dense, experts, post, next;  // [D]
+  float scale = 1, eps = 1e-6f;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -119,6 +133,14 @@ class Ops {
 
   // Fused ops: bodies in fused.cc.
 
+  // gate_up = in W^T, rows gate then up; then its first half is gelu_tanh(gate) * up, its other
+  // half is nothing.                                                                 [T,2F] [T,D]
+  virtual void LinearGelu(Tensor gate_up, Tensor in, const LinearWeight& weight);
+  // out = cap * tanh(in W^T / cap).                                             [T,N] f32
+  virtual void LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap);
+  // out = gelu_tanh(in W^T) * up.                                               [T,N] [T,K]
+  virtual void LinearGeluMul(Tensor out, Tensor in, const LinearWeight& weight, Tensor up);
+
   // q of qkv: norm, RoPE, in place. k: norm, RoPE; v: weightless norm; both stored. Rounds q, k, v
   // to their dtype after the norm and after RoPE. [T,(H+2Hkv)*Dh]
   virtual void QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const RowSet& rows,
@@ -126,6 +148,12 @@ class Ops {
   // x = (x + norm(h; post_norm)) * scale; h = norm(x; next_norm) unless next_norm is empty.   [T,D]
   virtual void ReduceNormAddNorm(Tensor h, Tensor x, Tensor post_norm, Tensor next_norm,
                                  float scale, float eps);
+  // Router of x, and z = norm(x; norm) for the experts.
+  virtual void RouterNorm(const ExpertInput& out, Tensor x, const RouterWeights& router,
+                          Tensor norm, float eps);
+  // h = norm(h; dense) + norm(e; experts), e = Experts of `in`; then as ReduceNormAddNorm.   [T,D]
+  virtual void ExpertsNormAddNorm(Tensor h, Tensor x, Tensor e, const ExpertInput& in,
+                                  const ExpertWeights& weights, const ExpertNorms& norms);
   // ple = (norm(context * hidden^-0.5; norm) + tokens) * 2^-0.5, in place on context. [T,n*P]
   virtual void PerLayerInput(Tensor context, Tensor tokens, Tensor norm, float context_scale,
                              float eps);

@@ -56,14 +56,16 @@ struct Head {
              SumSquares4(high[i], high[i + 1], high[i + 2], high[i + 3]);
     return NormFactor(WarpSum(sum), kHeadDim, eps);
   }
-  // Rounded to bf16, as the norm's output is. weight null: none.
-  __device__ void Scale(float factor, const Bf16* weight, int lane) {
-    Head w;
-    if (weight != nullptr) w.Load(weight, lane);
+  __device__ void Fill(float value) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) low[i] = high[i] = value;
+  }
+  // Rounded to bf16, as the norm's output is.
+  __device__ void Scale(float factor, const Head& weight) {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
-      low[i] = RoundedBf16(low[i] * factor * (weight != nullptr ? w.low[i] : 1.0f));
-      high[i] = RoundedBf16(high[i] * factor * (weight != nullptr ? w.high[i] : 1.0f));
+      low[i] = RoundedBf16(low[i] * factor * weight.low[i]);
+      high[i] = RoundedBf16(high[i] * factor * weight.high[i]);
     }
   }
   __device__ void Rotate(const float2* cosine_sine, int lane) {
@@ -81,8 +83,17 @@ template <int kHeadDim>
 __global__ void __launch_bounds__(kMaxWarps * 32)
     QkvStoreKernel(const __grid_constant__ QkvStoreParams p) {
   __shared__ float2 cosine_sine[kHeadDim / 2];
+  __shared__ float frequencies[kHeadDim / 2];  // a thread reads what it wrote
   const int row = static_cast<int>(blockIdx.x), lane = threadIdx.x % 32;
   const int num_kv = p.has_kv ? p.kv.num_kv_heads : 0;
+  // What nobody writes is asked for before the kernel ahead is over.
+  Head<kHeadDim> q_norm, k_norm, ones;
+  ones.Fill(1.0f);
+  if (p.num_heads > 0) q_norm.Load(p.q_norm, lane);
+  if (num_kv > 0) k_norm.Load(p.k_norm, lane);
+  for (int pair = static_cast<int>(threadIdx.x); pair < p.num_rotated;
+       pair += static_cast<int>(blockDim.x))
+    frequencies[pair] = p.frequencies[pair];
   GridDependencyLaunch();
   GridDependencyWait();
   const int position = p.rows.positions[row];
@@ -91,7 +102,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32)
     float sine = 0, cosine = 1;
     // The reference rounds cosine and sine to the type of the rows.
     if (pair < p.num_rotated)
-      SinCos(static_cast<float>(position) * p.frequencies[pair], sine, cosine);
+      SinCos(static_cast<float>(position) * frequencies[pair], sine, cosine);
     cosine_sine[pair] = make_float2(RoundedBf16(cosine), RoundedBf16(sine));
   }
   Bf16* qkv = p.qkv + int64_t{row} * p.stride;
@@ -116,7 +127,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32)
     head.Load(qkv + int64_t{item} * kHeadDim, lane);
     const float factor = head.Factor(p.eps);
     if (item < p.num_heads) {
-      head.Scale(factor, p.q_norm, lane);
+      head.Scale(factor, q_norm);
       head.Rotate(cosine_sine, lane);
       head.Store(qkv + int64_t{item} * kHeadDim, lane);
       continue;
@@ -131,11 +142,11 @@ __global__ void __launch_bounds__(kMaxWarps * 32)
     };
     if (p.k_eq_v || item >= p.num_heads + num_kv) {
       Head<kHeadDim> value = head;
-      value.Scale(factor, nullptr, lane);
+      value.Scale(factor, ones);
       store(value, kPageTokens);  // V lies behind K
     }
     if (item < p.num_heads + num_kv) {
-      head.Scale(factor, p.k_norm, lane);
+      head.Scale(factor, k_norm);
       head.Rotate(cosine_sine, lane);
       store(head, 0);
     }

@@ -70,7 +70,12 @@ __device__ __forceinline__ double BlockSum(double value, double* partial) {
   const int lane = threadIdx.x % 32;
   if (lane == 0) partial[threadIdx.x / 32] = value;
   __syncthreads();
-  return WarpSum(lane < num_warps ? partial[lane] : 0.0);
+  // Where warps are few, each eight or sixteen lanes adds all of them.
+  const int width = num_warps <= 8 ? 8 : num_warps <= 16 ? 16 : 32;
+  value = lane % width < num_warps ? partial[lane % width] : 0.0;
+  for (int offset = width / 2; offset > 0; offset /= 2)
+    value += __shfl_xor_sync(kFullWarp, value, offset);
+  return value;
 }
 
 // A norm's sum of squares: four neighbours in f32, all of these in double, so that the order of the

@@ -1,31 +1,16 @@
 // The norms: one row a block, or one group a warp; a thread keeps its eight columns in registers
 // from the load to the store.
 #include "kernels/common/launch.cuh"
-#include "kernels/common/math.cuh"
+#include "kernels/common/norm.cuh"
 #include "kernels/common/ptx.cuh"
 #include "kernels/elementwise/elementwise.h"
 
 namespace lapidary::kernels {
 namespace {
 
-constexpr int kVector = 8;          // bf16 of 16 bytes
 constexpr int kMaxThreads = 1024;   // so rows of up to 8192 columns
 constexpr int kWarpGroupMax = 512;  // a group up to this is a warp's
 constexpr int kWarpsPerBlock = 8;
-
-__device__ __forceinline__ double SumSquares(const float (&v)[kVector]) {
-  static_assert(kVector == 8, "two fours");
-  return SumSquares4(v[0], v[1], v[2], v[3]) + SumSquares4(v[4], v[5], v[6], v[7]);
-}
-
-// v = v * factor * weight, as f32.
-__device__ __forceinline__ void Scale(float (&v)[kVector], float factor, const Bf16* weight,
-                                      int column) {
-  float w[kVector] = {1, 1, 1, 1, 1, 1, 1, 1};
-  if (weight != nullptr) Unpack8(*reinterpret_cast<const uint4*>(weight + column), w);
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) v[i] = v[i] * factor * w[i];
-}
 
 __device__ __forceinline__ void StoreRow(const RmsNormParams& p, int64_t row, int column,
                                          const float (&v)[kVector]) {
@@ -43,17 +28,18 @@ __device__ __forceinline__ void StoreRow(const RmsNormParams& p, int64_t row, in
 __global__ void __launch_bounds__(kMaxThreads)
     RmsNormBlockKernel(const __grid_constant__ RmsNormParams p) {
   __shared__ double partial[32];
-  GridDependencyLaunch();
-  GridDependencyWait();
   const int64_t row = blockIdx.x;
   const int in_group = static_cast<int>(threadIdx.x) * kVector;
   const int column = static_cast<int>(blockIdx.y) * p.group + in_group;
   const bool active = in_group < p.group;
+  const uint4 weight = LoadNorm(active ? p.weight : nullptr, in_group);
+  GridDependencyLaunch();
+  GridDependencyWait();
   float v[kVector] = {};
   if (active) Unpack8(*reinterpret_cast<const uint4*>(p.in + row * p.in_stride + column), v);
   const double sum = BlockSum(SumSquares(v), partial);
   if (!active) return;
-  Scale(v, NormFactor(sum, p.group, p.eps), p.weight, in_group);
+  Scale(v, NormFactor(sum, p.group, p.eps), weight);
   StoreRow(p, row, column, v);
 }
 
@@ -80,7 +66,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock * 32)
   for (int part = 0; part < 2; ++part) {
     const int column = (part * 32 + lane) * kVector;
     if (column >= p.group) continue;
-    Scale(v[part], factor, p.weight, column);
+    Scale(v[part], factor, LoadNorm(p.weight, column));
     StoreRow(p, row, base + column, v[part]);
   }
 }
@@ -90,6 +76,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   __shared__ double partial[2][32];
   const int column = static_cast<int>(threadIdx.x) * kVector;
   const bool active = column < p.num_cols;
+  const uint4 post_norm = LoadNorm(active ? p.post_norm : nullptr, column),
+              next_norm = LoadNorm(active ? p.next_norm : nullptr, column);
   GridDependencyLaunch();
   GridDependencyWait();
   Bf16* h = p.h + int64_t{blockIdx.x} * p.h_stride + column;
@@ -101,9 +89,9 @@ __global__ void __launch_bounds__(kMaxThreads)
   }
   const double sum = BlockSum(SumSquares(v), partial[0]);
   if (active) {
-    Scale(v, NormFactor(sum, p.num_cols, p.eps), p.post_norm, column);
+    ScaleRounded(v, NormFactor(sum, p.num_cols, p.eps), post_norm);
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) v[i] = (r[i] + RoundedBf16(v[i])) * p.scale;
+    for (int i = 0; i < kVector; ++i) v[i] = (r[i] + v[i]) * p.scale;
     const uint4 packed = Pack8(v);
     *reinterpret_cast<uint4*>(x) = packed;
     Unpack8(packed, v);
@@ -111,7 +99,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   if (p.next_norm == nullptr) return;
   const double next_sum = BlockSum(SumSquares(v), partial[1]);
   if (!active) return;
-  Scale(v, NormFactor(next_sum, p.num_cols, p.eps), p.next_norm, column);
+  Scale(v, NormFactor(next_sum, p.num_cols, p.eps), next_norm);
   *reinterpret_cast<uint4*>(h) = Pack8(v);
 }
 
@@ -144,7 +132,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock * 32)
     float token[kVector];
     Unpack8(*reinterpret_cast<const uint4*>(p.tokens + row * p.tokens_stride + base + column),
             token);
-    Scale(v[part], factor, p.norm, column);
+    Scale(v[part], factor, LoadNorm(p.norm, column));
 #pragma unroll
     for (int i = 0; i < kVector; ++i)
       v[part][i] = (RoundedBf16(v[part][i]) + token[i]) * 0.70710678118654752f;

@@ -109,6 +109,7 @@ void LaunchSwapGemm(const SwapGemmParams& p, Stream stream) {
   const char* name = "SwapGemm";
   Require(p.n % 4 == 0 && p.k % 8 == 0 && p.out_stride % 4 == 0, name, "columns", p.n);
   if (p.num_rows == 0) return;
+  Require(!p.gated || p.n % 128 == 0, name, "gates and ups", p.n);
   switch (SwapTile(p.num_rows)) {
     case 8:
       return LaunchDense<8>(p, stream);

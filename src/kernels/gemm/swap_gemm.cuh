@@ -53,6 +53,10 @@ struct SwapKernel {
   static constexpr int kN = Config::kN, kStages = Config::kStages;
   static constexpr SwapMode kMode = Config::kMode;
 
+  // Output columns of a tile: gates and ups share one.
+  static __device__ int OutRows(const SwapGemmParams& p) {
+    return kMode == SwapMode::kDense && p.gated ? Config::kRows / 2 : Config::kOutRows;
+  }
   static __device__ int NumTiles(const SwapGemmParams& p) {
     return (p.n + Config::kOutRows - 1) / Config::kOutRows;
   }
@@ -136,7 +140,7 @@ struct SwapKernel {
     const int in_bytes = p.in_box_rows == kN ? Config::kInBytes : item.num_rows * 128;
     MbarrierArriveExpect(ring.full_barrier(), Config::kWeightBytes + in_bytes);
     const int column = (item.first_block + block) * Config::kDepth;
-    if constexpr (kMode == SwapMode::kGateUp) {
+    if (kMode == SwapMode::kGateUp || (kMode == SwapMode::kDense && p.gated)) {
       const int at[5] = {column, 0, 0, item.tile * 8, item.expert};
       TmaLoad5d(ring.weights(), &p.weight_map, at, ring.full_barrier(), kEvictFirst);
     } else {
@@ -253,17 +257,51 @@ struct SwapKernel {
     return sum;
   }
 
+  // Sums of four columns become the output's: gelu(gate) * up, of sums rounded as they would be
+  // without this, or the soft cap.
+  static __device__ float4 Finish(const SwapGemmParams& p, const float* out, int in_row, int column,
+                                  int out_column) {
+    const float* row = out + in_row * Config::kOutStride;
+    if (kMode == SwapMode::kDense && p.gated) {
+      // Eight gates, then their eight ups.
+      const int gate = column / 8 * 16 + column % 8;
+      return GeluMul4(ClusterSum(p, row, gate), ClusterSum(p, row, gate + 8));
+    }
+    const float4 v = ClusterSum(p, row, column);
+    if (kMode != SwapMode::kDense) return v;
+    if (p.up != nullptr) {
+      const uint2 up =
+          *reinterpret_cast<const uint2*>(p.up + int64_t{in_row} * p.up_stride + out_column);
+      return GeluMul4(v, make_float4(LowHalf(up.x), HighHalf(up.x), LowHalf(up.y), HighHalf(up.y)));
+    }
+    if (p.cap > 0)
+      return make_float4(p.cap * tanhf(v.x / p.cap), p.cap * tanhf(v.y / p.cap),
+                         p.cap * tanhf(v.z / p.cap), p.cap * tanhf(v.w / p.cap));
+    return v;
+  }
+  static __device__ float4 GeluMul4(const float4& gate, const float4& up) {
+    return make_float4(GeluTanh(RoundedBf16(gate.x)) * RoundedBf16(up.x),
+                       GeluTanh(RoundedBf16(gate.y)) * RoundedBf16(up.y),
+                       GeluTanh(RoundedBf16(gate.z)) * RoundedBf16(up.z),
+                       GeluTanh(RoundedBf16(gate.w)) * RoundedBf16(up.w));
+  }
+
+  // Of a cluster's blocks each writes every splits-th row, from `rank` on.
   static __device__ void WriteOut(const SwapGemmParams& p, const SwapItem& item, const float* out,
                                   int rank) {
-    constexpr int kVectors = Config::kOutRows / 4;
+    const bool gated = kMode == SwapMode::kDense && p.gated;
+    const unsigned vector_bits = OutRows(p) == 64 ? 4 : 5;  // four columns each
+    const int columns = gated ? p.n / 2 : p.n;
     const int step = kMode == SwapMode::kDense ? p.splits : 1;
     const bool f32 = kMode == SwapMode::kDown || (kMode == SwapMode::kDense && p.out_f32);
-    for (int i = static_cast<int>(threadIdx.x); i < kN * kVectors; i += Config::kConsumers) {
-      const int in_row = i / kVectors * step + rank, column = i % kVectors * 4;
+    for (unsigned i = threadIdx.x; i < static_cast<unsigned>(kN) << vector_bits;
+         i += Config::kConsumers) {
+      const int in_row = static_cast<int>(i >> vector_bits) * step + rank,
+                column = static_cast<int>(i & ((1u << vector_bits) - 1)) * 4;
       if (in_row >= item.num_rows) break;
-      const int out_column = item.tile * Config::kOutRows + column;
-      if (out_column >= p.n) continue;
-      const float4 v = ClusterSum(p, out, in_row * Config::kOutStride + column);
+      const int out_column = item.tile * OutRows(p) + column;
+      if (out_column >= columns) continue;
+      const float4 v = Finish(p, out, in_row, column, out_column);
       const int64_t at = int64_t{item.first_row + in_row} * p.out_stride + out_column;
       if (f32)
         *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;

@@ -18,11 +18,16 @@ struct SwapGemmParams {
   TensorMap weight_map, in_map;
   int in_box_rows = 0;  // of in_map: the tile's rows, or 1 where rows are gathered
   int num_rows = 0;     // T of a dense product
-  int n = 0, k = 0;     // out columns, in columns
+  int n = 0, k = 0;     // weight rows (of an expert's gates alone), in columns
   void* out = nullptr;
   int64_t out_stride = 0;
   bool out_f32 = false;
   int splits = 1;  // of K, one block of a cluster each, summed in their order
+  // What becomes of a dense product before it is stored, one of:
+  bool gated = false;        // weight_map of MakeGateUpMap: gelu_tanh(gate) * up, n / 2 columns
+  const Bf16* up = nullptr;  // [T,N] gelu_tanh(product) * up
+  int64_t up_stride = 0;
+  float cap = 0;  // cap * tanh(product / cap) where positive
 
   // Experts: rows of `in` in the order of the experts.
   const int32_t* expert_starts = nullptr;  // [E+1] first sorted row of each expert

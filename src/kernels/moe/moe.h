@@ -13,8 +13,8 @@ namespace lapidary::kernels {
 inline constexpr int kMaxTopK = 8;
 
 // The top K experts of each row by softmax(proj (norm(x) * scale * D^-1/2)), ties to the lower id,
-// weights renormalised over the K and scaled by expert. f32 throughout. A row that is not finite
-// gets id -1 and weight 0.
+// weights renormalised over the K and scaled by expert. Products are exact and sums f32. A row that
+// is not finite gets id -1 and weight 0. With z also the experts' input, z = norm(x; z_norm).
 struct RouterParams {
   const Bf16* x = nullptr;             // [T,D]
   const Bf16* scale = nullptr;         // [D]
@@ -22,7 +22,9 @@ struct RouterParams {
   const Bf16* expert_scale = nullptr;  // [E]
   int32_t* experts = nullptr;          // [T,K]
   float* weights = nullptr;            // [T,K]
-  int64_t x_stride = 0, experts_stride = 0, weights_stride = 0;
+  Bf16* z = nullptr;                   // [T,D], or null
+  const Bf16* z_norm = nullptr;        // [D]
+  int64_t x_stride = 0, experts_stride = 0, weights_stride = 0, z_stride = 0;
   int num_rows = 0, hidden = 0, num_experts = 0, top_k = 0;
   float eps = 0;
 };
@@ -49,6 +51,21 @@ struct ExpertSumParams {
   int num_rows = 0, hidden = 0, top_k = 0;
 };
 void LaunchExpertSum(const ExpertSumParams& params, Stream stream);
+
+// The end of a layer: h = norm(h; dense_norm) + norm(the sum; expert_norm), then x = (x + norm(h;
+// post_norm)) * scale and h = norm(x; next_norm) unless that is null. Each result is rounded.
+struct ExpertSumNormParams {
+  ExpertSumParams sum;  // out is not used
+  Bf16* h = nullptr;    // [T,D]
+  Bf16* x = nullptr;    // [T,D]
+  const Bf16* dense_norm = nullptr;
+  const Bf16* expert_norm = nullptr;
+  const Bf16* post_norm = nullptr;
+  const Bf16* next_norm = nullptr;
+  int64_t h_stride = 0, x_stride = 0;
+  float scale = 1, eps = 0;
+};
+void LaunchExpertSumNorm(const ExpertSumNormParams& params, Stream stream);
 
 }  // namespace lapidary::kernels
 

@@ -1,111 +1,127 @@
-// A cluster of eight blocks takes eight rows: each block multiplies all of them by its eighth of
-// the experts, the logits meet in the blocks' shared memory, and block r finishes row r.
+// A cluster of eight blocks takes eight rows. Block r multiplies all of them by its sixteenth of
+// the experts' weights on the tensor cores, its warps an eighth of the columns each, and finishes
+// row r. The weights are in registers before the kernel ahead is over. x * scale of two bf16 is the
+// sum of two bf16 exactly, so that every product is exact; the norm's factor comes last, as one
+// number a row.
 #include "kernels/common/launch.cuh"
-#include "kernels/common/math.cuh"
+#include "kernels/common/norm.cuh"
 #include "kernels/common/ptx.cuh"
 #include "kernels/moe/moe.h"
 
 namespace lapidary::kernels {
 namespace {
 
-constexpr int kRows = 8, kBlocks = 8, kThreads = 256;
+constexpr int kRows = 8, kBlocks = 8, kThreads = 256, kWarps = kThreads / 32;
 constexpr int kMaxExperts = 128, kBlockExperts = kMaxExperts / kBlocks;
-// A warp multiplies four rows by four experts.
-constexpr int kWarpRows = 4, kWarpExperts = 4;
-static_assert(kThreads / 32 == (kRows / kWarpRows) * (kBlockExperts / kWarpExperts),
-              "a tile a warp");
+static_assert(kBlockExperts == 16 && kRows == 8, "the tile of an MMA");
 
-constexpr int kMaxSteps = 12;  // of 256 columns
-constexpr int kMaxHidden = kMaxSteps * 256;
+// Columns a warp takes at a time, eight a lane of a quad. Which column is which of an MMA's K does
+// not matter as long as both operands agree: a lane's eight are its K of two MMAs.
+constexpr int kStepColumns = 32;
+constexpr int kMaxSteps = 11;
+constexpr int kMaxHidden = kMaxSteps * kWarps * kStepColumns;
 
-// u = norm(x) * scale * D^-1/2 of one row, f32, to shared memory. A warp; all loads are under way
-// before the first is used.
-__device__ void NormRow(const RouterParams& p, int row, float* u) {
-  const int lane = threadIdx.x % 32;
-  const Bf16* x = p.x + int64_t{row} * p.x_stride;
-  uint4 packed[kMaxSteps], scales[kMaxSteps];
+struct RouterShared {
+  float sums[kWarps][kBlockExperts][kRows];
+  double squares[kWarps][kRows];
+  float factors[kRows];
+  float logits[kMaxExperts];  // of this block's row
+};
+
+__device__ int Column(int step) {
+  const int warp = threadIdx.x / 32, quad_lane = threadIdx.x % 4;
+  return (step * kWarps + warp) * kStepColumns + quad_lane * kVector;
+}
+
+// What a lane multiplies by: rows lane / 4 and lane / 4 + 8 of the block's experts.
+struct Weights {
+  uint4 low[kMaxSteps], high[kMaxSteps], scale[kMaxSteps];
+
+  __device__ void Load(const RouterParams& p, int rank) {
+    const int expert = rank * kBlockExperts + static_cast<int>(threadIdx.x) % 32 / 4;
+    const Bf16* row = p.proj + int64_t{expert} * p.hidden;
+#pragma unroll
+    for (int step = 0; step < kMaxSteps; ++step) {
+      const int column = Column(step);
+      low[step] = high[step] = scale[step] = make_uint4(0, 0, 0, 0);
+      if (column >= p.hidden) continue;
+      if (expert < p.num_experts) low[step] = LoadStreaming(row + column);
+      if (expert + 8 < p.num_experts)
+        high[step] = LoadStreaming(row + int64_t{8} * p.hidden + column);
+      scale[step] = __ldg(reinterpret_cast<const uint4*>(p.scale + column));
+    }
+  }
+};
+
+// Sums over the warp's columns: products with the block's experts, and squares.
+__device__ void Multiply(const RouterParams& p, const Weights& w, int row, RouterShared& shared) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  uint4 x[kMaxSteps];
 #pragma unroll
   for (int step = 0; step < kMaxSteps; ++step) {
-    const int column = step * 256 + lane * 8;
-    packed[step] = scales[step] = make_uint4(0, 0, 0, 0);
-    if (column >= p.hidden) continue;
-    if (row < p.num_rows) packed[step] = *reinterpret_cast<const uint4*>(x + column);
-    scales[step] = __ldg(reinterpret_cast<const uint4*>(p.scale + column));
+    x[step] = make_uint4(0, 0, 0, 0);
+    if (Column(step) < p.hidden && row < p.num_rows)
+      x[step] = *reinterpret_cast<const uint4*>(p.x + int64_t{row} * p.x_stride + Column(step));
   }
+  float sums[2][4] = {};
+  double squares = 0;
+#pragma unroll
+  for (int step = 0; step < kMaxSteps; ++step) {
+    float v[kVector], scale[kVector];
+    Unpack8(x[step], v);
+    Unpack8(w.scale[step], scale);
+    squares += SumSquares(v);
+    uint32_t large[4], small[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float a = v[2 * i] * scale[2 * i], b = v[2 * i + 1] * scale[2 * i + 1];
+      large[i] = PackBf16(a, b);
+      small[i] = PackBf16(a - LowHalf(large[i]), b - HighHalf(large[i]));
+    }
+    const uint32_t first[4] = {w.low[step].x, w.high[step].x, w.low[step].y, w.high[step].y};
+    const uint32_t second[4] = {w.low[step].z, w.high[step].z, w.low[step].w, w.high[step].w};
+    Mma16816(sums[0], first, large[0], large[1]);
+    Mma16816(sums[1], first, small[0], small[1]);
+    Mma16816(sums[0], second, large[2], large[3]);
+    Mma16816(sums[1], second, small[2], small[3]);
+  }
+  squares += __shfl_xor_sync(kFullWarp, squares, 1);
+  squares += __shfl_xor_sync(kFullWarp, squares, 2);
+  if (lane % 4 == 0) shared.squares[warp][lane / 4] = squares;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    shared.sums[warp][lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = sums[0][i] + sums[1][i];
+}
+
+// The block's logits, each to the block that finishes its row.
+__device__ void SendLogits(const RouterParams& p, RouterShared& shared, int rank) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < kRows) {
+    double sum = 0;
+    for (int w = 0; w < kWarps; ++w) sum += shared.squares[w][thread];
+    shared.factors[thread] = NormFactor(sum, p.hidden, p.eps);
+  }
+  __syncthreads();
+  if (thread >= kBlockExperts * kRows) return;
+  const int expert = thread / kRows, row = thread % kRows;
   float sum = 0;
 #pragma unroll
-  for (int step = 0; step < kMaxSteps; ++step) {
-    float v[8];
-    Unpack8(packed[step], v);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum += v[i] * v[i];
-  }
-  const float factor = 1.0f / sqrtf(WarpSum(sum) / static_cast<float>(p.hidden) + p.eps);
+  for (int w = 0; w < kWarps; ++w) sum += shared.sums[w][expert][row];
   const float root = 1.0f / sqrtf(static_cast<float>(p.hidden));
-#pragma unroll
-  for (int step = 0; step < kMaxSteps; ++step) {
-    const int column = step * 256 + lane * 8;
-    if (column >= p.hidden) continue;
-    float v[8], w[8];
-    Unpack8(packed[step], v);
-    Unpack8(scales[step], w);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = v[i] * factor * w[i] * root;
-    *reinterpret_cast<float4*>(u + column) = make_float4(v[0], v[1], v[2], v[3]);
-    *reinterpret_cast<float4*>(u + column + 4) = make_float4(v[4], v[5], v[6], v[7]);
-  }
+  StoreCluster(ClusterAddress(SharedAddress(shared.logits + rank * kBlockExperts + expert),
+                              static_cast<uint32_t>(row)),
+               sum * shared.factors[row] * root);
 }
 
-// The logits of a warp's rows and experts, to the block that finishes each row.
-__device__ void Logits(const RouterParams& p, const float* u, float* logits, int rank) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int first_row = warp % 2 * kWarpRows,
-            first_expert = rank * kBlockExperts + warp / 2 * kWarpExperts;
-  float sums[kWarpRows][kWarpExperts] = {};
-#pragma unroll 4
-  for (int column = lane * 8; column < p.hidden; column += 256) {
-    float w[kWarpExperts][8];
-#pragma unroll
-    for (int e = 0; e < kWarpExperts; ++e) {
-      uint4 packed = make_uint4(0, 0, 0, 0);
-      if (first_expert + e < p.num_experts)
-        packed = __ldg(
-            reinterpret_cast<const uint4*>(p.proj + int64_t{first_expert + e} * p.hidden + column));
-      Unpack8(packed, w[e]);
-    }
-#pragma unroll
-    for (int r = 0; r < kWarpRows; ++r) {
-      const float4* from = reinterpret_cast<const float4*>(u + (first_row + r) * p.hidden + column);
-      const float4 low = from[0], high = from[1];
-      const float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-      for (int e = 0; e < kWarpExperts; ++e)
-#pragma unroll
-        for (int i = 0; i < 8; ++i) sums[r][e] = fmaf(v[i], w[e][i], sums[r][e]);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kWarpRows; ++r)
-#pragma unroll
-    for (int e = 0; e < kWarpExperts; ++e) {
-      const float sum = WarpSum(sums[r][e]);
-      if (lane == 0)
-        StoreCluster(ClusterAddress(SharedAddress(logits + first_expert + e),
-                                    static_cast<uint32_t>(first_row + r)),
-                     sum);
-    }
-}
-
-// Asks L2 for the weights of this warp's experts; nobody writes them, so no kernel need be waited
-// for.
-__device__ void PrefetchWeights(const RouterParams& p, int rank) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int expert = rank * kBlockExperts + warp * 2;  // two of the block's sixteen
-  const int lines = p.hidden * 2 / 128;
-  for (int i = lane; i < 2 * lines; i += 32) {
-    const int e = expert + i / lines;
-    if (e >= p.num_experts) break;
-    PrefetchL2(reinterpret_cast<const char*>(p.proj + int64_t{e} * p.hidden) + i % lines * 128);
+// Threads from `first` on.
+__device__ void WriteInput(const RouterParams& p, int row, float factor, int first) {
+  const int threads = kThreads - first;
+  for (int column = (static_cast<int>(threadIdx.x) - first) * kVector; column < p.hidden;
+       column += threads * kVector) {
+    float v[kVector];
+    Unpack8(*reinterpret_cast<const uint4*>(p.x + int64_t{row} * p.x_stride + column), v);
+    Scale(v, factor, LoadNorm(p.z_norm, column));
+    *reinterpret_cast<uint4*>(p.z + int64_t{row} * p.z_stride + column) = Pack8(v);
   }
 }
 
@@ -159,21 +175,25 @@ __device__ void ChooseExperts(const RouterParams& p, const float* logits, int ro
       finite ? weight / chosen * LoadFloat(p.expert_scale[expert]) : 0.0f;
 }
 
-__global__ void __launch_bounds__(kThreads) RouterKernel(const __grid_constant__ RouterParams p) {
-  extern __shared__ float rows[];  // [kRows][D]
-  __shared__ float logits[kMaxExperts];
+__global__ void __launch_bounds__(kThreads, 1)
+    RouterKernel(const __grid_constant__ RouterParams p) {
+  __shared__ RouterShared shared;
   const int rank = static_cast<int>(ClusterRank()),
-            first_row = static_cast<int>(blockIdx.x) / kBlocks * kRows;
-  PrefetchWeights(p, rank);
+            first_row = static_cast<int>(blockIdx.x) / kBlocks * kRows, row = first_row + rank;
   GridDependencyLaunch();
+  Weights weights;
+  weights.Load(p, rank);
   GridDependencyWait();
-  const int warp = threadIdx.x / 32;
-  NormRow(p, first_row + warp, rows + warp * p.hidden);
+  Multiply(p, weights, first_row + static_cast<int>(threadIdx.x) % 32 / 4, shared);
   // Also the promise that every block of the cluster runs before its shared memory is written.
   ClusterBarrier();
-  Logits(p, rows, logits, rank);
+  SendLogits(p, shared, rank);
   ClusterBarrier();
-  if (warp == 0 && first_row + rank < p.num_rows) ChooseExperts(p, logits, first_row + rank);
+  if (row >= p.num_rows) return;
+  if (threadIdx.x < 32)
+    ChooseExperts(p, shared.logits, row);
+  else if (p.z != nullptr)
+    WriteInput(p, row, shared.factors[rank], 32);
 }
 
 }  // namespace
@@ -184,11 +204,11 @@ void LaunchRouter(const RouterParams& p, Stream stream) {
           "experts", p.num_experts);
   Require(p.hidden <= kMaxHidden && p.hidden % 8 == 0 && p.x_stride % 8 == 0 && Aligned16(p.x),
           name, "columns", p.hidden);
+  Require(p.z == nullptr || (p.z_stride % 8 == 0 && Aligned16(p.z)), name, "row stride",
+          p.z_stride);
   if (p.num_rows == 0) return;
   const unsigned clusters = static_cast<unsigned>((p.num_rows + kRows - 1) / kRows);
-  Launch(name, RouterKernel,
-         {clusters * kBlocks, kThreads, static_cast<unsigned>(kRows * p.hidden * 4), kBlocks},
-         stream, p);
+  Launch(name, RouterKernel, {clusters * kBlocks, kThreads, 0, kBlocks}, stream, p);
 }
 
 }  // namespace lapidary::kernels

@@ -1,4 +1,4 @@
-// Sorting pairs by expert, and the sum over a row's experts.
+// Sorting pairs by expert.
 #include "kernels/common/launch.cuh"
 #include "kernels/common/math.cuh"
 #include "kernels/common/ptx.cuh"
@@ -8,7 +8,6 @@ namespace lapidary::kernels {
 namespace {
 
 constexpr int kSortThreads = 1024, kSortWarps = kSortThreads / 32, kMaxExperts = 128;
-constexpr int kSumThreads = 256;
 
 // One block. Each warp takes a stretch of pairs in order: it counts its pairs of each expert, the
 // counts become places, and it puts its pairs there in order, so the result does not depend on
@@ -82,45 +81,11 @@ __global__ void __launch_bounds__(kSortThreads)
   }
 }
 
-__global__ void __launch_bounds__(kSumThreads)
-    ExpertSumKernel(const __grid_constant__ ExpertSumParams p) {
-  GridDependencyLaunch();
-  GridDependencyWait();
-  const int64_t row = blockIdx.y;
-  const int column = static_cast<int>(blockIdx.x * kSumThreads + threadIdx.x) * 4;
-  if (column >= p.hidden) return;
-  float4 v[kMaxTopK];
-  float weights[kMaxTopK];
-#pragma unroll
-  for (int j = 0; j < kMaxTopK; ++j) {
-    const int place = j < p.top_k ? p.places[row * p.top_k + j] : -1;
-    weights[j] = place >= 0 ? p.weights[row * p.weights_stride + j] : 0.0f;
-    v[j] = place >= 0
-               ? *reinterpret_cast<const float4*>(p.pairs + int64_t{place} * p.hidden + column)
-               : make_float4(0, 0, 0, 0);
-  }
-  float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-  for (int j = 0; j < kMaxTopK; ++j)
-    sum = make_float4(sum.x + weights[j] * v[j].x, sum.y + weights[j] * v[j].y,
-                      sum.z + weights[j] * v[j].z, sum.w + weights[j] * v[j].w);
-  *reinterpret_cast<uint2*>(p.out + row * p.out_stride + column) =
-      make_uint2(PackBf16(sum.x, sum.y), PackBf16(sum.z, sum.w));
-}
-
 }  // namespace
 
 void LaunchExpertSort(const ExpertSortParams& p, Stream stream) {
   Require(p.num_experts <= kMaxExperts, "ExpertSort", "experts", p.num_experts);
   Launch("ExpertSort", ExpertSortKernel, {1, kSortThreads}, stream, p);
-}
-
-void LaunchExpertSum(const ExpertSumParams& p, Stream stream) {
-  Require(p.hidden % 4 == 0 && p.out_stride % 4 == 0 && p.top_k <= kMaxTopK, "ExpertSum", "columns",
-          p.hidden);
-  const unsigned parts = static_cast<unsigned>((p.hidden / 4 + kSumThreads - 1) / kSumThreads);
-  Launch("ExpertSum", ExpertSumKernel,
-         {dim3(parts, static_cast<unsigned>(p.num_rows)), kSumThreads}, stream, p);
 }
 
 }  // namespace lapidary::kernels

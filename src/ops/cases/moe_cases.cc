@@ -1,5 +1,6 @@
 // The mixture of experts at the 26B's sizes and small ones, and the drafters' centroid head.
 #include <algorithm>
+#include <array>
 
 #include "ops/cases/op_case.h"
 
@@ -15,8 +16,11 @@ constexpr MoeShape k26B{"26B", 2816, 704, 128, 8}, kSmall{"small", 256, 64, 16, 
 
 class RouterCase : public OpCase {
  public:
-  RouterCase(const MoeShape& shape, int64_t rows) : shape_(shape), rows_(rows) {}
-  std::string Name() const override { return fmt::format("router/{}/T{}", shape_.what, rows_); }
+  RouterCase(const MoeShape& shape, int64_t rows, bool norms = false)
+      : shape_(shape), rows_(rows), norms_(norms) {}
+  std::string Name() const override {
+    return fmt::format("router{}/{}/T{}", norms_ ? "_norm" : "", shape_.what, rows_);
+  }
   void Make(TensorSet& set) override {
     x_ = set.Normal(rows_, shape_.hidden, 4.0);
     scale_ = set.NormalVector(shape_.hidden, 0.2, 1.0);
@@ -25,12 +29,20 @@ class RouterCase : public OpCase {
     experts_ = set.Add(DType::kI32, rows_, shape_.top_k,
                        std::vector<int32_t>(static_cast<size_t>(rows_ * shape_.top_k), -7).data());
     weights_ = set.Output(DType::kF32, rows_, shape_.top_k);
+    norm_ = set.NormalVector(shape_.hidden, 0.2, 1.0);
+    z_ = set.Output(DType::kBf16, rows_, shape_.hidden);
   }
   void Run(Ops& ops, const TensorSet& set) override {
-    ops.Router(set[experts_], set[weights_], set[x_], {set[scale_], set[proj_], set[expert_scale_]},
-               1e-6f);
+    const RouterWeights router = {set[scale_], set[proj_], set[expert_scale_]};
+    if (norms_)
+      ops.RouterNorm({set[z_], set[experts_], set[weights_]}, set[x_], router, set[norm_], 1e-6f);
+    else
+      ops.Router(set[experts_], set[weights_], set[x_], router, 1e-6f);
   }
-  std::vector<CaseOutput> Outputs() const override { return {{experts_}, {weights_}}; }
+  std::vector<CaseOutput> Outputs() const override {
+    if (norms_) return {{experts_}, {weights_}, {z_}};
+    return {{experts_}, {weights_}};
+  }
   int64_t Bytes() const override {
     return rows_ * shape_.hidden * 2 + shape_.experts * shape_.hidden * 2;
   }
@@ -40,15 +52,20 @@ class RouterCase : public OpCase {
  private:
   MoeShape shape_;
   int64_t rows_;
-  int x_ = 0, scale_ = 0, proj_ = 0, expert_scale_ = 0, experts_ = 0, weights_ = 0;
+  bool norms_;
+  int x_ = 0, scale_ = 0, proj_ = 0, expert_scale_ = 0, experts_ = 0, weights_ = 0, norm_ = 0,
+      z_ = 0;
 };
 
+// The experts alone, or with the norms at the end of a layer.
 class ExpertsCase : public OpCase {
  public:
-  ExpertsCase(const MoeShape& shape, int64_t rows, bool skewed = false, bool bench = false)
-      : shape_(shape), rows_(rows), skewed_(skewed), bench_(bench) {}
+  enum class Kind { kPlain, kSkewed, kNorms, kLast };  // kLast: no next norm
+  ExpertsCase(const MoeShape& shape, int64_t rows, Kind kind = Kind::kPlain, bool bench = false)
+      : shape_(shape), rows_(rows), kind_(kind), bench_(bench) {}
   std::string Name() const override {
-    return fmt::format("experts/{}/T{}{}", shape_.what, rows_, skewed_ ? "/skewed" : "");
+    constexpr const char* kNames[] = {"", "/skewed", "/norms", "/last"};
+    return fmt::format("experts/{}/T{}{}", shape_.what, rows_, kNames[static_cast<int>(kind_)]);
   }
   void Make(TensorSet& set) override {
     z_ = set.Normal(rows_, shape_.hidden, 1.0);
@@ -61,7 +78,7 @@ class ExpertsCase : public OpCase {
       std::vector<int32_t> all(static_cast<size_t>(shape_.experts));
       for (size_t e = 0; e < all.size(); ++e) all[e] = static_cast<int32_t>(e);
       std::shuffle(all.begin(), all.end(), set.rng());
-      if (skewed_)
+      if (kind_ == Kind::kSkewed)
         std::iter_swap(all.begin(),
                        std::find(all.begin(), all.end(), 3));  // all rows want expert 3
       for (int64_t j = 0; j < shape_.top_k; ++j) {
@@ -74,14 +91,34 @@ class ExpertsCase : public OpCase {
     ids_ = set.Add(DType::kI32, rows_, shape_.top_k, ids.data());
     weights_ = set.Add(DType::kF32, rows_, shape_.top_k, weights.data());
     out_ = set.Output(DType::kBf16, rows_, shape_.hidden);
+    h_ = set.Normal(rows_, shape_.hidden, 3.0);
+    x_ = set.Normal(rows_, shape_.hidden, 2.0);
+    for (int& norm : norms_) norm = set.NormalVector(shape_.hidden, 0.2, 1.0);
+    // The dense part is small beside the experts': where two large ones cancel, the last bit of a
+    // product is many units of what is left.
+    norms_[0] = set.NormalVector(shape_.hidden, 0.04, 0.2);
   }
   void Run(Ops& ops, const TensorSet& set) override {
-    ops.Experts(set[out_], set[z_], set[ids_], set[weights_],
-                Cube(set[gate_up_], 2 * shape_.width, shape_.hidden),
-                Cube(set[down_], shape_.hidden, shape_.width));
+    const Tensor gate_up = Cube(set[gate_up_], 2 * shape_.width, shape_.hidden),
+                 down = Cube(set[down_], shape_.hidden, shape_.width);
+    if (!HasNorms()) {
+      ops.Experts(set[out_], set[z_], set[ids_], set[weights_], gate_up, down);
+      return;
+    }
+    const Tensor next = kind_ == Kind::kLast ? Tensor{} : set[norms_[3]];
+    ops.ExpertsNormAddNorm(set[h_], set[x_], set[out_], {set[z_], set[ids_], set[weights_]},
+                           {gate_up, down},
+                           {set[norms_[0]], set[norms_[1]], set[norms_[2]], next, 0.8f, 1e-6f});
   }
-  std::vector<CaseOutput> Outputs() const override { return {{out_}}; }
-  Tolerance tolerance() const override { return kProductTolerance; }
+  std::vector<CaseOutput> Outputs() const override {
+    if (!HasNorms()) return {{out_}};
+    if (kind_ == Kind::kLast) return {{x_}};
+    return {{x_}, {h_}};
+  }
+  // The experts' sum is a product; each of the four roundings behind it may fall the other way.
+  Tolerance tolerance() const override {
+    return HasNorms() ? Tolerance{4, 0.5} : kProductTolerance;
+  }
   // Valid after Make: only chosen experts are read.
   int64_t Bytes() const override {
     return num_used_ * 3 * shape_.width * shape_.hidden * 2 + rows_ * shape_.hidden * 4;
@@ -101,11 +138,15 @@ class ExpertsCase : public OpCase {
     return tensor;
   }
 
+  bool HasNorms() const { return kind_ == Kind::kNorms || kind_ == Kind::kLast; }
+
   MoeShape shape_;
   int64_t rows_;
-  bool skewed_, bench_;
+  Kind kind_;
+  bool bench_;
   int64_t num_used_ = 0;
-  int z_ = 0, gate_up_ = 0, down_ = 0, ids_ = 0, weights_ = 0, out_ = 0;
+  int z_ = 0, gate_up_ = 0, down_ = 0, ids_ = 0, weights_ = 0, out_ = 0, h_ = 0, x_ = 0;
+  std::array<int, 4> norms_{};
 };
 
 class CentroidCase : public OpCase {
@@ -140,17 +181,25 @@ class CentroidCase : public OpCase {
 }  // namespace
 
 void AddMoeCases(OpCases& cases) {
+  using Kind = ExpertsCase::Kind;
   for (const int64_t rows : {1, 2, 7, 8, 9, 80})
     cases.push_back(std::make_unique<RouterCase>(k26B, rows));
+  for (const int64_t rows : {1, 80, 331})
+    cases.push_back(std::make_unique<RouterCase>(k26B, rows, true));
+  cases.push_back(std::make_unique<RouterCase>(kOdd, 13, true));
+  for (const int64_t rows : {1, 40, 300})
+    cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows, Kind::kNorms));
+  cases.push_back(std::make_unique<ExpertsCase>(kOdd, 19, Kind::kLast));
+  cases.push_back(std::make_unique<ExpertsCase>(k26B, 3, Kind::kNorms));
   cases.push_back(std::make_unique<RouterCase>(kSmall, 33));
   cases.push_back(std::make_unique<RouterCase>(kOdd, 5));
   for (const int64_t rows : {1, 3, 40, 300})
     cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows));
   for (const int64_t rows : {1, 19}) cases.push_back(std::make_unique<ExpertsCase>(kOdd, rows));
-  cases.push_back(std::make_unique<ExpertsCase>(kSmall, 400, true));
+  cases.push_back(std::make_unique<ExpertsCase>(kSmall, 400, Kind::kSkewed));
   for (const int64_t rows : {1, 8, 80})
-    cases.push_back(std::make_unique<ExpertsCase>(k26B, rows, false, true));
-  cases.push_back(std::make_unique<ExpertsCase>(k26B, 8192, false, true));
+    cases.push_back(std::make_unique<ExpertsCase>(k26B, rows, Kind::kPlain, true));
+  cases.push_back(std::make_unique<ExpertsCase>(k26B, 8192, Kind::kPlain, true));
   cases.push_back(std::make_unique<CentroidCase>(1, 2048, 64, 4, 64));
   cases.push_back(std::make_unique<CentroidCase>(3, 262144, 2048, 32, 256));
 }

@@ -13,6 +13,8 @@
 #include "device/cuda.h"
 #include "kernels/common/tensor_map.h"
 #include "kernels/gemm/cublaslt.h"
+#include "kernels/gemm/swap_gemm.h"
+#include "kernels/moe/moe.h"
 #include "ops/cuda/step_inputs.h"
 #include "ops/ops.h"
 
@@ -41,6 +43,9 @@ class CudaBackend : public Ops {
                      float eps) override;
   // linear.cc
   void Linear(Tensor out, Tensor in, const LinearWeight& weight) override;
+  void LinearGelu(Tensor gate_up, Tensor in, const LinearWeight& weight) override;
+  void LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap) override;
+  void LinearGeluMul(Tensor out, Tensor in, const LinearWeight& weight, Tensor up) override;
   // attention.cc
   void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
   void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;
@@ -52,8 +57,12 @@ class CudaBackend : public Ops {
   // moe.cc
   void Router(Tensor experts, Tensor weights, Tensor x, const RouterWeights& router,
               float eps) override;
+  void RouterNorm(const ExpertInput& out, Tensor x, const RouterWeights& router, Tensor norm,
+                  float eps) override;
   void Experts(Tensor out, Tensor z, Tensor experts, Tensor weights, Tensor gate_up,
                Tensor down) override;
+  void ExpertsNormAddNorm(Tensor h, Tensor x, Tensor e, const ExpertInput& in,
+                          const ExpertWeights& weights, const ExpertNorms& norms) override;
   void CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
                       Tensor embed, int top_k) override;
   // row_sampler.cc
@@ -82,8 +91,12 @@ class CudaBackend : public Ops {
                   int64_t begin, int64_t end);
   void PrefillChunks(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec,
                      std::span<const ChunkSpan> spans);
+  kernels::ExpertSumParams ExpertPairs(const ExpertInput& in, const ExpertWeights& weights);
+  // `in` as the products take it.
+  Tensor Rounded(Tensor in);
   void Gemm(const kernels::GemmParams& params);
-  void SwapGemm(const kernels::GemmParams& params);
+  bool IsOwn(const kernels::GemmParams& params) const;
+  void OwnGemm(const kernels::GemmParams& params, const kernels::SwapGemmParams& epilogue);
 
   std::unique_ptr<CudaDevice> device_;  // goes last
   bool batch_invariant_ = false;

@@ -16,6 +16,12 @@ int64_t Aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 void CudaBackend::Router(Tensor experts, Tensor weights, Tensor x, const RouterWeights& router,
                          float eps) {
+  RouterNorm({{}, experts, weights}, x, router, {}, eps);
+}
+
+void CudaBackend::RouterNorm(const ExpertInput& out, Tensor x, const RouterWeights& router,
+                             Tensor norm, float eps) {
+  Tensor z = out.z, experts = out.ids, weights = out.weights;
   CHECK(experts.rows() == x.rows() && weights.rows() == x.rows() &&
             weights.cols() == experts.cols() && router.proj.cols() == x.cols() &&
             router.proj.row_stride == x.cols(),
@@ -35,16 +41,53 @@ void CudaBackend::Router(Tensor experts, Tensor weights, Tensor x, const RouterW
   params.num_experts = Int(router.proj.rows());
   params.top_k = Int(experts.cols());
   params.eps = eps;
+  if (!z.empty()) {
+    CHECK(z.rows() == x.rows() && z.cols() == x.cols() && norm.num_elements() == x.cols(),
+          "experts' input [{},{}]", z.rows(), z.cols());
+    params.z = z.bf16();
+    params.z_norm = norm.bf16();
+    params.z_stride = z.row_stride;
+  }
   kernels::LaunchRouter(params, stream());
 }
 
-// Sort, gate and up with GELU, down, and the sum over a row's experts. Between them act [pairs,F]
-// bf16 and the pairs' outputs f32.
 void CudaBackend::Experts(Tensor out, Tensor z, Tensor experts, Tensor weights, Tensor gate_up,
                           Tensor down) {
+  if (z.rows() == 0) return;
+  kernels::ExpertSumParams sum = ExpertPairs({z, experts, weights}, {gate_up, down});
+  sum.out = out.bf16();
+  sum.out_stride = out.row_stride;
+  kernels::LaunchExpertSum(sum, stream());
+}
+
+void CudaBackend::ExpertsNormAddNorm(Tensor h, Tensor x, Tensor, const ExpertInput& in,
+                                     const ExpertWeights& weights, const ExpertNorms& norms) {
+  CHECK(h.rows() == x.rows() && h.cols() == x.cols() && in.z.rows() == x.rows(), "norms of [{},{}]",
+        h.rows(), h.cols());
+  if (x.rows() == 0) return;
+  kernels::ExpertSumNormParams params;
+  params.sum = ExpertPairs(in, weights);
+  params.h = h.bf16();
+  params.x = x.bf16();
+  params.dense_norm = norms.dense.bf16();
+  params.expert_norm = norms.experts.bf16();
+  params.post_norm = norms.post.bf16();
+  if (!norms.next.empty()) params.next_norm = norms.next.bf16();
+  params.h_stride = h.row_stride;
+  params.x_stride = x.row_stride;
+  params.scale = norms.scale;
+  params.eps = norms.eps;
+  kernels::LaunchExpertSumNorm(params, stream());
+}
+
+// Sort, gate and up with GELU, down; what is left is the sum over a row's experts. Between them act
+// [pairs,F] bf16 and the pairs' outputs f32.
+kernels::ExpertSumParams CudaBackend::ExpertPairs(const ExpertInput& in,
+                                                  const ExpertWeights& expert_weights) {
+  const Tensor z = in.z, experts = in.ids, weights = in.weights, gate_up = expert_weights.gate_up,
+               down = expert_weights.down;
   const int64_t rows = z.rows(), hidden = z.cols(), num_experts = gate_up.shape[0],
                 width = gate_up.shape[1] / 2, top_k = experts.cols(), pairs = rows * top_k;
-  if (rows == 0) return;
   const int average = Int(pairs / num_experts), tile = kernels::ExpertTile(average);
   // Few rows are gathered by the product itself, a box each; many are first brought into the order
   // of the experts.
@@ -118,12 +161,10 @@ void CudaBackend::Experts(Tensor out, Tensor z, Tensor experts, Tensor weights, 
   sum.places = sort.places;
   sum.weights = weights.f32();
   sum.weights_stride = weights.row_stride;
-  sum.out = out.bf16();
-  sum.out_stride = out.row_stride;
   sum.num_rows = Int(rows);
   sum.hidden = Int(hidden);
   sum.top_k = Int(top_k);
-  kernels::LaunchExpertSum(sum, stream());
+  return sum;
 }
 
 void CudaBackend::CentroidLogits(Tensor logits, Tensor y, Tensor centroids, Tensor token_ordering,
