@@ -1,8 +1,7 @@
-// A cluster of eight blocks takes eight rows. Block r multiplies all of them by its sixteenth of
-// the experts' weights on the tensor cores, its warps an eighth of the columns each, and finishes
-// row r. The weights are in registers before the kernel ahead is over. x * scale of two bf16 is the
-// sum of two bf16 exactly, so that every product is exact; the norm's factor comes last, as one
-// number a row.
+// A cluster of eight blocks takes eight rows. Block r multiplies all of them by an eighth of the
+// experts on the tensor cores, its warps by an eighth of the columns each, and finishes row r. The
+// weights are in registers before the kernel ahead is over. x * scale of two bf16 is the sum of two
+// bf16 exactly, so that every product is exact; the norm's factor comes last, as one number a row.
 #include "kernels/common/launch.cuh"
 #include "kernels/common/norm.cuh"
 #include "kernels/common/ptx.cuh"

@@ -59,8 +59,7 @@ kernels::GemmParams Product(Tensor out, Tensor in, Tensor weight) {
 // One call of the own kernel. What it sums for a row has one order whatever the rows beside it,
 // which the library does not promise.
 bool CudaBackend::IsOwn(const kernels::GemmParams& p) const {
-  return CanBeOwn(p) && p.num_rows <= kernels::kMaxSwapRows &&
-         (batch_invariant_ || PrefersOwn(p));
+  return CanBeOwn(p) && p.num_rows <= kernels::kMaxSwapRows && (batch_invariant_ || PrefersOwn(p));
 }
 
 void CudaBackend::Gemm(const kernels::GemmParams& p) {
