@@ -252,7 +252,7 @@ TEST(EngineLoop, AloneEqualsInACrowdWithEverythingOn) {
     ASSERT_TRUE(alone.Wait(answers += request.num_choices));
   }
   for (const bool overlap : {false, true}) {
-    LoopOptions options = Options(18, 5);
+    LoopOptions options = Options(14, 5);
     options.overlap = overlap;
     const auto busy = MakeLoop(options);
     Collector crowd, cancelled;
