@@ -9,7 +9,7 @@ PRESET := $(if $(CUDA)$(and $(GPU),$(NVCC)),cuda,cpu)
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients compare-clients bench cuda crowd metrics soak gpu-bundle clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients compare-clients bench cuda crowd metrics soak gpu-bundle gpu-stress clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -127,6 +127,14 @@ gpu-bundle: cuda  ## program, drivers, their shared libraries and models in buil
 	@cp tests/gpu/run.sh tests/gpu/cells.sh build/bundle/
 	@cp -r models build/bundle/
 	@cp -r tests/data/configs build/bundle/
+	@mkdir build/bundle/reference && cp tools/reference/*.py build/bundle/reference/
+	@find src/kernels src/ops src/engine src/model -type f | sort | xargs sha256sum | sha256sum | cut -c1-16 > build/bundle/source
+
+gpu-stress: gpu-bundle  ## the op driver with blocks that wait for random times, in build/bundle-stress, for run.sh stress
+	@cmake --preset cuda -B $(BUILD)/stress -DLAPIDARY_TESTS=ON -DLAPIDARY_KERNEL_STRESS=ON > /dev/null
+	@cmake --build $(BUILD)/stress -j $(JOBS) --target op_driver
+	@tools/bundle build/bundle-stress build/stress/tests/gpu/op_driver
+	@cp build/bundle/run.sh build/bundle/source build/bundle-stress/
 
 clean:
 	@rm -rf $(BUILD)

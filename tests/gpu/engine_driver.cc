@@ -1,5 +1,6 @@
 // engine_driver: what a request gets on the GPU must not depend on its company, nor on drafts.
 //   engine_driver MODEL[:ASSISTANT] ...     checkpoints; `dummy=` before a folder: random weights
+//   engine_driver padding=CONFIGS           padding of graphs instead (padding.h)
 // Requests run alone, in a crowd, in a crowd with drafts, and with the steps not overlapped; tokens
 // and the bits of their log probabilities are compared. In batch-invariant mode all must be equal.
 // The device's free memory must be what it was when the engine was ready.
@@ -19,6 +20,7 @@
 #include "base/result.h"
 #include "engine/engine.h"
 #include "ops/gpu_ops.h"
+#include "padding.h"
 
 namespace lapidary {
 namespace {
@@ -171,14 +173,18 @@ class Driver {
 
 int Main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr, "usage: engine_driver [dummy=]MODEL[:ASSISTANT] ...\n");
+    fmt::print(stderr, "usage: engine_driver padding=CONFIGS | [dummy=]MODEL[:ASSISTANT] ...\n");
     return 2;
   }
   try {
     bool good = true;
     for (int i = 1; i < argc; ++i) {
       std::string_view model = argv[i];
-      constexpr std::string_view kDummy = "dummy=";
+      constexpr std::string_view kDummy = "dummy=", kPadding = "padding=";
+      if (model.starts_with(kPadding)) {
+        good &= PaddingChangesNothing(model.substr(kPadding.size()));
+        continue;
+      }
       const bool dummy = model.starts_with(kDummy);
       if (dummy) model.remove_prefix(kDummy.size());
       const size_t colon = model.find(':');

@@ -1,8 +1,9 @@
 // op_driver: op cases on the GPU.
 //   op_driver test [--filter TEXT] [--small] [--cpu]    against the CPU's definition; exit 1 if one
-//   differs. --cpu: the
-//                                                       definition against itself, which shows that
-//                                                       the cases are sound
+//                                                       differs. --cpu: the definition against
+//                                                       itself: the cases are sound
+//   op_driver repeat [--filter TEXT]                    200 times each: the same bits, whichever
+//                                                       block ends first
 //   op_driver bench [--filter TEXT] [--json FILE]
 //   op_driver list
 #include <cstdio>
@@ -57,11 +58,13 @@ bool IsSmall(OpCase& op_case) {
 
 int Test(const Options& options, Device& device, Ops& ops) {
   const std::unique_ptr<Ops> cpu = MakeCpuOps(0);
-  int passed = 0, failed = 0;
+  int passed = 0, failed = 0, large = 0;
   for (const auto& op_case : AllOpCases()) {
-    if (!Wanted(*op_case, options) || op_case->only_bench() ||
-        (options.small && !IsSmall(*op_case)))
+    if (!Wanted(*op_case, options) || op_case->only_bench()) continue;
+    if (options.small && !IsSmall(*op_case)) {
+      ++large;
       continue;
+    }
     const std::string difference = CheckCase(*op_case, *cpu, ops, device);
     if (difference.empty()) {
       ++passed;
@@ -70,8 +73,58 @@ int Test(const Options& options, Device& device, Ops& ops) {
       fmt::print("FAIL {}: {}\n", op_case->Name(), difference);
     }
   }
-  fmt::print("{} cases passed, {} failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
+  fmt::print("{} cases passed, {} failed, {} too large\n", passed, failed, large);
+  return failed == 0 && passed + large > 0 ? 0 : 1;
+}
+
+// Bits of the case's outputs.
+std::vector<char> OutputBytes(const OpCase& op_case, const TensorSet& set) {
+  std::vector<char> bytes;
+  for (const CaseOutput& output : op_case.Outputs()) {
+    const Tensor tensor = set[output.tensor];
+    const size_t begin = bytes.size();
+    bytes.resize(begin + static_cast<size_t>(tensor.num_elements() * SizeOf(tensor.dtype)));
+    set.device().CopyOut(bytes.data() + begin, tensor.data,
+                         static_cast<int64_t>(bytes.size() - begin));
+  }
+  return bytes;
+}
+
+// How many of the repeats give other bits than the first run.
+int CountOther(OpCase& op_case, const TensorSet& host, Device& device, Ops& ops) {
+  constexpr int kRepeats = 200;
+  const std::unique_ptr<TensorSet> set = host.CopyTo(device);
+  std::vector<char> first;
+  int other = 0;
+  for (int i = 0; i <= kRepeats; ++i) {
+    for (const CaseOutput& output : op_case.Outputs()) set->Restore(output.tensor, host);
+    op_case.Run(ops, *set);
+    std::vector<char> bytes = OutputBytes(op_case, *set);
+    if (i == 0)
+      first = std::move(bytes);
+    else
+      other += bytes != first;
+  }
+  return other;
+}
+
+int Repeat(const Options& options, Device& device, Ops& ops) {
+  constexpr int64_t kMaxBytes = int64_t{256} << 20, kMaxOutputBytes = kMaxBytes / 8;
+  int same = 0, changing = 0;
+  for (const auto& op_case : AllOpCases()) {
+    if (!Wanted(*op_case, options) || op_case->only_bench()) continue;
+    TensorSet host(HostDevice());
+    op_case->Make(host);
+    int64_t output_bytes = 0;
+    for (const CaseOutput& output : op_case->Outputs())
+      output_bytes += host[output.tensor].num_elements() * SizeOf(host[output.tensor].dtype);
+    if (host.num_bytes() > kMaxBytes || output_bytes > kMaxOutputBytes) continue;
+    const int other = CountOther(*op_case, host, device, ops);
+    ++(other == 0 ? same : changing);
+    if (other > 0) fmt::print("FAIL {}: {} of 200 repeats differ\n", op_case->Name(), other);
+  }
+  fmt::print("{} cases give the same bits 200 times, {} do not\n", same, changing);
+  return changing == 0 ? 0 : 1;
 }
 
 int Bench(const Options& options, CudaDevice& device, Ops& ops) {
@@ -101,9 +154,9 @@ int Bench(const Options& options, CudaDevice& device, Ops& ops) {
 int Main(int argc, char** argv) {
   Options options;
   if (!Parse(argc, argv, options)) {
-    fmt::print(
-        stderr,
-        "usage: op_driver test|bench|list [--filter TEXT] [--small] [--cpu] [--json FILE]\n");
+    fmt::print(stderr,
+               "usage: op_driver test|repeat|bench|list [--filter TEXT] [--small] [--cpu] [--json "
+               "FILE]\n");
     return 2;
   }
   if (options.command == "list") {
@@ -116,6 +169,7 @@ int Main(int argc, char** argv) {
     std::unique_ptr<CudaDevice> opened = OpenCudaDevice(0);
     CudaDevice& device = *opened;
     const std::unique_ptr<Ops> ops = MakeCudaOps(std::move(opened));
+    if (options.command == "repeat") return Repeat(options, device, *ops);
     return options.command == "bench" ? Bench(options, device, *ops) : Test(options, device, *ops);
   } catch (const std::exception& error) {
     fmt::print(stderr, "op_driver: {}\n", error.what());

@@ -1,29 +1,69 @@
 #!/usr/bin/env bash
-# run.sh ops|sanitize|bench|models|invariance [FILTER]: op cases and models on the GPU of this machine. Run it in the folder that `make gpu-bundle` made,
-# or name that folder in BUNDLE's place: run.sh ops "" FOLDER. cuBLASLt is looked for where CUDA 13 usually lies.
+# run.sh ops|sanitize|stress|models|invariance|bench [FILTER] [FOLDER]: the proof on the GPU of this machine, in the folder that `make gpu-bundle` made or
+# that FOLDER names. cuBLASLt is looked for where CUDA 13 usually lies. What passed is kept in FOLDER/records and not run again while the
+# sources of kernels, ops, engine and model are the same; so a run that was cut goes on where it was.
+#   ops       every op case against the CPU's definition
+#   sanitize  the small cases under memcheck, racecheck, initcheck and synccheck
+#   stress    in the folder of `make gpu-stress`, whose blocks wait for random times: 200 repeats of every case, the same bits
+#   models    padding of decode graphs; few layers against the CPU; pebble, the families and full widths against transformers (needs Python with
+#             torch and transformers)
+#   invariance  requests alone, in a crowd, with drafts and with steps not overlapped
+#   bench     every op, timed
 set -uo pipefail
-what=${1:-ops} filter=${2:-} folder=${3:-.}
-driver=$folder/op_driver
+what=${1:-ops} filter=${2:-} folder=$(realpath "${3:-.}")
+driver=$folder/op_driver records=$folder/records
 libraries=$(dirname "$(find /usr/local/cuda*/ -name libcublasLt.so.13 2> /dev/null | head -1)")
 export LD_LIBRARY_PATH=$folder:$libraries
+source=$(cat "$folder/source")
+mkdir -p "$records"
+
+# step NAME COMMAND...: its output to the terminal and to the record, whose last line says how it ended.
+step() {
+  local record=$records/$1.log status begin=$SECONDS
+  if [ "$(tail -1 "$record" 2> /dev/null)" = "passed $source" ]; then echo "== $1: passed before"; return 0; fi
+  echo "== $1"
+  "${@:2}" 2>&1 | tee "$record"
+  status=${PIPESTATUS[0]}
+  echo "$1 took $((SECONDS - begin)) s" | tee -a "$record"
+  [ "$status" = 0 ] && echo "passed $source" >> "$record"
+  return "$status"
+}
+
+# Cases by the kind of their op, each a step of its own.
+kinds() { "$driver" list --filter "$filter" | cut -d/ -f1 | sort -u; }
+
+# cuBLASLt's own kernels are not ours to check: racecheck does not know how they synchronise.
+sanitize() {
+  local kind failed=0
+  for kind in $(kinds); do
+    step "$1-$kind" compute-sanitizer --tool "$1" --kernel-name-exclude kernel_substring=nvjet --error-exitcode 3 \
+      "$driver" test --small --filter "$kind/" || failed=1
+  done
+  return $failed
+}
+
+status=0 pids=() part=${filter:+-${filter//\//_}}
 case $what in
-  ops) "$driver" test --filter "$filter" ;;
+  ops) step "ops$part" "$driver" test --filter "$filter" || status=1 ;;
   sanitize)
-    status=0
-    for tool in memcheck racecheck initcheck synccheck; do
-      echo "== $tool"
-      compute-sanitizer --tool $tool --error-exitcode 3 "$driver" test --small --filter "$filter" || status=1
-    done
-    exit $status
+    for tool in memcheck racecheck initcheck synccheck; do sanitize $tool & pids+=($!); done
+    for pid in "${pids[@]}"; do wait "$pid" || status=1; done
     ;;
-  bench) "$driver" bench --filter "$filter" --json bench.json ;;
+  stress)
+    for kind in $(kinds); do step "repeats-$kind" "$driver" repeat --filter "$kind/" || status=1; done
+    ;;
+  bench) step "bench$part" "$driver" bench --filter "$filter" --json "$records/bench$part.json" || status=1 ;;
   models)
-    "$folder/model_driver" "small:$folder/configs" "$folder/models/pebble:$folder/models/pebble-assistant"
+    step padding "$folder/engine_driver" "padding=$folder/configs" || status=1
+    step cpu "$folder/model_driver" "small:$folder/configs" "$folder/models/pebble:$folder/models/pebble-assistant" || status=1
+    python3 "$folder/reference/gpu_models.py" --lapidary "$folder/lapidary" --models "$folder/models" --configs "$folder/configs" \
+      --out "${TMPDIR:-/tmp}/lapidary_models" --record "$records/models.json" --source "$source" ${filter:+--only $filter} || status=1
     ;;
   invariance)
-    "$folder/engine_driver" "$folder/models/pebble:$folder/models/pebble-assistant" \
+    step invariance "$folder/engine_driver" "$folder/models/pebble:$folder/models/pebble-assistant" \
       "dummy=$folder/configs/gemma-4-E2B-it:$folder/configs/gemma-4-E2B-it-assistant" \
-      "dummy=$folder/configs/gemma-4-26B-A4B-it"
+      "dummy=$folder/configs/gemma-4-26B-A4B-it" || status=1
     ;;
-  *) echo "usage: run.sh ops|sanitize|bench|models|invariance [FILTER] [FOLDER]" >&2; exit 2 ;;
+  *) echo "usage: run.sh ops|sanitize|stress|models|invariance|bench [FILTER] [FOLDER]" >&2; exit 2 ;;
 esac
+exit $status

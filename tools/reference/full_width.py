@@ -39,7 +39,7 @@ def fill(name, tensor, seed):
     return tensor.normal_(0.0, 1.0 / root, generator=generator)
 
 
-def config_of(published, num_layers, changes):
+def config_of(published, num_layers):
     """The published config.json without towers, cut to its first layers."""
     config = json.loads((pathlib.Path(published) / "config.json").read_text())
     config["vision_config"] = config["audio_config"] = None
@@ -47,16 +47,15 @@ def config_of(published, num_layers, changes):
     if num_layers:
         text["num_hidden_layers"] = num_layers
         text["layer_types"] = text["layer_types"][:num_layers]
-    text.update(changes)
     return Gemma4Config(**config)
 
 
 @torch.no_grad()
-def make_checkpoint(published, folder, num_layers=0, device="cuda", seed=5, **changes):
+def make_checkpoint(published, folder, num_layers=0, device="cuda", seed=5):
     """The model in bf16, saved in `folder`."""
     with torch.device(device):
         model = Gemma4ForConditionalGeneration._from_config(
-            config_of(published, num_layers, changes), dtype=torch.bfloat16, attn_implementation="eager",
+            config_of(published, num_layers), dtype=torch.bfloat16, attn_implementation="eager",
             experts_implementation="eager").eval()
     for name, tensor in model.named_parameters():
         fill(name, tensor, seed)
@@ -67,26 +66,37 @@ def make_checkpoint(published, folder, num_layers=0, device="cuda", seed=5, **ch
     return model
 
 
-@torch.no_grad()
-def make(published, folder, window, num_layers=0, device="cuda", lengths=None, report=print, **changes):
-    """Checkpoint and goldens of at least 2,000 rows: prompts that end at borders of windows, pages and chunks."""
-    clock = time.monotonic()
+def lengths(window):
+    """Prompts that end at borders of windows, pages and chunks, with 512 rows of each at least 2,000."""
+    return [window - 1, 2 * window + 1, 4096 + 1, 9000]
 
-    def lap(what):
-        nonlocal clock
+
+class Making:
+    """A checkpoint and its goldens, in two parts, because the second needs most of the GPU's memory."""
+
+    def __init__(self, published, folder, num_layers, device, report):
+        self.folder, self.report, self.clock = pathlib.Path(folder), report, time.monotonic()
+        self.model = make_checkpoint(published, folder, num_layers, device)
+        self.device = device
+        size = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+        self.lap(f"{size / 1e9:.1f} GB made and written")
+
+    def lap(self, what):
         now = time.monotonic()
-        report(f"  {what}: {now - clock:.1f} s")
-        clock = now
+        self.report(f"{what}: {now - self.clock:.1f} s")
+        self.clock = now
 
-    model = make_checkpoint(published, folder, num_layers, device, **changes)
-    lap(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f} G parameters made and written")
-    asked = make_goldens.Asked(lengths or [window - 1, 2 * window + 1, 4096 + 1, 9000], greedy=32, last_rows=512,
-                               cached=True, device=device)
-    prompts = asked.prompts(model.config)
-    goldens = make_goldens.in_bf16(model, None, asked, prompts)
-    lap("transformers in bf16")
-    model.float()
-    goldens |= make_goldens.in_f32(model, None, asked, prompts)
-    lap("transformers in f32")
-    save_file(goldens, pathlib.Path(folder) / "goldens.safetensors")
-    lap("goldens written")
+    @torch.no_grad()
+    def run_bf16(self, prompt_lengths):
+        self.asked = make_goldens.Asked(prompt_lengths, greedy=32, last_rows=512, cached=True, device=self.device)
+        self.prompts = self.asked.prompts(self.model.config)
+        self.goldens = make_goldens.in_bf16(self.model, None, self.asked, self.prompts)
+        self.lap("transformers in bf16")
+
+    @torch.no_grad()
+    def run_f32(self, goldens_file):
+        self.clock = time.monotonic()
+        self.goldens |= make_goldens.in_f32(self.model.float(), None, self.asked, self.prompts)
+        self.lap("transformers in float32")
+        save_file(self.goldens, goldens_file)
+        self.lap("goldens written")

@@ -101,7 +101,7 @@ def save_tensors(folder, tensors, shard_bytes):
     return len(shards)
 
 
-def make(sizes, folder, seed, assistant=False, published=False, shard_kb=0):
+def make(sizes, folder, seed, assistant=False, published=False, shard_kb=0, rule=values):
     folder = pathlib.Path(folder)
     if assistant:
         text = sz.draft_text(sizes)
@@ -116,7 +116,7 @@ def make(sizes, folder, seed, assistant=False, published=False, shard_kb=0):
             tie_word_embeddings=True, **sz.media_ids(sizes)))
     model.to(torch.bfloat16).save_pretrained(folder)
     saved = load_file(folder / "model.safetensors")
-    tensors = {name: values(name, tuple(t.shape), seed) for name, t in saved.items()}
+    tensors = {name: rule(name, tuple(t.shape), seed) for name, t in saved.items()}
     if published:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(published_config(config, text), indent=2))

@@ -31,10 +31,10 @@ from sizes import FIRST_TEXT_ID, Sizes, media_ids
 NUM_TOP = 5
 
 
-def end_of_text(config):
-    """From here on ids may stand for media, which transformers embeds as padding."""
-    names = [name for name in media_ids(Sizes("dense")) if getattr(config, name, None) is not None]
-    return min([getattr(config, name) for name in names] + [config.get_text_config().vocab_size])
+def media_of(config):
+    """Ids that stand for media, which transformers embeds as padding."""
+    ids = [getattr(config, name, None) for name in media_ids(Sizes("dense"))]
+    return sorted({id for id in ids if id is not None and id < config.get_text_config().vocab_size})
 
 
 @dataclasses.dataclass
@@ -49,8 +49,8 @@ class Asked:
 
     def prompts(self, config):
         rng = np.random.default_rng(self.seed)
-        return [[2] + rng.integers(FIRST_TEXT_ID, end_of_text(config), length - 1).tolist()
-                for length in self.lengths]
+        text = np.setdiff1d(np.arange(FIRST_TEXT_ID, config.get_text_config().vocab_size), media_of(config))
+        return [[2] + rng.choice(text, length - 1).tolist() for length in self.lengths]
 
     def rows(self, length):
         return torch.arange(max(0, length - self.last_rows) if self.last_rows else 0, length)
@@ -89,7 +89,7 @@ def logits_of(model, asked, ids, dtype):
 def greedy(model, asked, ids):
     """Tokens (no media), margins, best five. Without a cache nothing but the forward pass is asked."""
     tokens, margins, tops, past = [], [], [], None
-    end = end_of_text(model.config)
+    media = media_of(model.config)
     for _ in range(asked.greedy):
         fed = ids + tokens if past is None else tokens[-1:]
         out = model(input_ids=asked.tensor(fed), use_cache=asked.cached, past_key_values=past, logits_to_keep=1)
@@ -97,7 +97,8 @@ def greedy(model, asked, ids):
         best = out.logits[0, -1].topk(NUM_TOP)
         margins.append(float(best.values[0] - best.values[1]))
         tops.append(best.indices.tolist())
-        tokens.append(int(out.logits[0, -1, :end].argmax()))
+        out.logits[0, -1, media] = -torch.inf
+        tokens.append(int(out.logits[0, -1].argmax()))
     return ints(tokens), torch.tensor(margins), ints(tops)
 
 

@@ -71,6 +71,11 @@ std::unique_ptr<TensorSet> TensorSet::CopyTo(Device& device) const {
   return copy;
 }
 
+void TensorSet::Restore(int index, const TensorSet& from) {
+  const Item& item = from.items_.at(static_cast<size_t>(index));
+  device_.CopyIn((*this)[index].data, item.memory.data(), item.memory.bytes());
+}
+
 int64_t TensorSet::num_bytes() const {
   int64_t bytes = 0;
   for (const Item& item : items_) bytes += item.memory.bytes();

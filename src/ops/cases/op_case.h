@@ -32,6 +32,8 @@ class TensorSet {
 
   Tensor operator[](int index) const { return items_.at(static_cast<size_t>(index)).tensor; }
   std::unique_ptr<TensorSet> CopyTo(Device& device) const;
+  // Gives a tensor back the values it has in the set this is a copy of.
+  void Restore(int index, const TensorSet& from);
   int64_t num_bytes() const;
   std::mt19937_64& rng() { return rng_; }
   Device& device() const { return device_; }
@@ -61,9 +63,14 @@ struct Tolerance {
   double rms_units = 0.5;
 };
 inline constexpr Tolerance kElementwiseTolerance{1, 0.5}, kProductTolerance{2, 0.5};
-// Attention: kernels and definition round a weight to the same bf16, except where its score, known
-// to f32 only, lies at the border of two. One weight near 1 that falls the other way is 2^-8 of its
-// V: up to 4 units where V is four deviations. The rms shows that it stays rare.
+// Attention: kernels and definition round the same weights to bf16 and divide by the sum of the
+// rounded ones. They differ where a weight, known as well as f32 knows its score, lies at the
+// border of two bf16: it then falls to other sides and moves its output by 2^-8 (v - o) / S, if it
+// is one of the largest (1/2 to 1), where S is the sum of weights. A unit is at least 2^-8 of the
+// row's rms. With n such weights S >= n / 2, o has the deviation of V over sqrt(n), and v - o that
+// of V times sqrt(1 - 1/n): for a v - o of z deviations 2 z sqrt(n - 1) / n units, z at n = 2 and
+// less otherwise. The limit is four deviations of one such weight, which bf16 itself cannot avoid;
+// how rare they are the rms shows, a tenth of what is allowed to a product.
 inline constexpr Tolerance kAttentionTolerance{4, 0.05};
 
 class OpCase {
