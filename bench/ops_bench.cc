@@ -5,7 +5,6 @@
 // same figures as a record. --scan measures the sampler's way over a row of a vocabulary of 262,144
 // in its place, on one thread, against that thread's read bandwidth.
 #include <fmt/format.h>
-#include <immintrin.h>
 
 #include <algorithm>
 #include <chrono>
@@ -24,6 +23,7 @@
 
 #include "base/bf16.h"
 #include "base/worker_pool.h"
+#include "ops/ceilings.h"
 #include "ops/cpu/linear.h"
 #include "ops/sampling.h"
 
@@ -35,7 +35,6 @@ constexpr int64_t kArenaBytes = int64_t{768} << 20;
 constexpr int64_t kArenaElements = kArenaBytes / 2;
 constexpr double kSampleSeconds = 0.02;  // of each sample at least
 constexpr int kRounds = 9;               // samples of a line
-constexpr int64_t kReadElements = int64_t{96} << 20;
 constexpr int kMaxRows = 256;
 
 struct Shape {
@@ -99,53 +98,6 @@ void Keep(const T& value) {
   asm volatile("" : : "m"(value) : "memory");
 }
 
-// Reads [begin, begin + count) from kStreams places at once.
-template <int kStreams>
-__attribute__((target("avx2"))) void ReadAll(const Bf16* begin, int64_t count) {
-  const int64_t part = count / kStreams / 64 * 64;
-  __m256i sum[kStreams] = {};
-  for (int64_t i = 0; i < part; i += 32)
-    for (int s = 0; s < kStreams; ++s) {
-      const Bf16* p = begin + s * part + i;
-      __builtin_prefetch(p + 1024);
-      sum[s] = _mm256_xor_si256(sum[s], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-      sum[s] =
-          _mm256_xor_si256(sum[s], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16)));
-    }
-  Keep(sum);
-}
-
-// Which number of streams a machine reads fastest by differs: the best is taken as the ceiling.
-using ReadFunction = void (*)(const Bf16* begin, int64_t count);
-constexpr ReadFunction kReaders[] = {ReadAll<1>, ReadAll<2>, ReadAll<4>, ReadAll<8>};
-
-// Enough chains to cover the latency of fma on any core; returns floating point operations.
-constexpr int64_t kFmaSteps = 4'000'000;
-
-__attribute__((target("avx2,fma"))) double FmaAvx2() {
-  __m256 acc[12];
-  for (int i = 0; i < 12; ++i) acc[i] = _mm256_set1_ps(static_cast<float>(i));
-  const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
-  for (int64_t step = 0; step < kFmaSteps; ++step) {
-#pragma GCC unroll 12
-    for (int i = 0; i < 12; ++i) acc[i] = _mm256_fmadd_ps(acc[i], a, b);
-  }
-  Keep(acc);
-  return static_cast<double>(kFmaSteps) * 12 * 8 * 2;
-}
-
-__attribute__((target("avx512f"))) double FmaAvx512() {
-  __m512 acc[24];
-  for (int i = 0; i < 24; ++i) acc[i] = _mm512_set1_ps(static_cast<float>(i));
-  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
-  for (int64_t step = 0; step < kFmaSteps; ++step) {
-#pragma GCC unroll 24
-    for (int i = 0; i < 24; ++i) acc[i] = _mm512_fmadd_ps(acc[i], a, b);
-  }
-  Keep(acc);
-  return static_cast<double>(kFmaSteps) * 24 * 16 * 2;
-}
-
 class Bench {
  public:
   explicit Bench(const Options& options)
@@ -160,10 +112,11 @@ class Bench {
         arena_.get()[i].bits = static_cast<uint16_t>(0x3c00 + (i * 40503 >> 5 & 0x80ff));
     });
     for (size_t i = 0; i < x_.size(); ++i) x_[i] = static_cast<float>(i % 17) * 0.1f - 0.8f;
+    probe_ = std::make_unique<CeilingProbe>(
+        pool_, std::span<const Bf16>(arena_.get(), static_cast<size_t>(kArenaElements)));
   }
 
   void Run() {
-    ChooseReader();
     for (int v = 0; v < cpu::kNumLinearVariants; ++v) {
       const cpu::LinearVariant& variant = cpu::LinearVariants()[v];
       if (!variant.supported) continue;
@@ -175,7 +128,6 @@ class Bench {
 
   // Rows like a model's: most logits far below a few.
   void Scan() {
-    ChooseReader();
     std::vector<float> rows(kScanRows * kScanVocab);
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -234,46 +186,15 @@ class Bench {
 
  private:
   double ReadGbPerS() {
-    const Bf16* const weights = NextWeights(kReadElements);
-    const double seconds = Seconds([&] {
-      pool_.ParallelFor(kReadElements, 1 << 20,
-                        [&](int64_t begin, int64_t end) { read_(weights + begin, end - begin); });
-    });
-    reads_.push_back(static_cast<double>(kReadElements) * 2 / seconds * 1e-9);
+    reads_.push_back(probe_->ReadGbPerS());
     return reads_.back();
   }
 
-  void ChooseReader() {
-    double best = 0;
-    ReadFunction chosen = nullptr;
-    for (const ReadFunction reader : kReaders) {
-      read_ = reader;
-      reads_.clear();
-      for (int i = 0; i < kRounds; ++i) ReadGbPerS();
-      if (Median(reads_) <= best) continue;
-      best = Median(reads_);
-      chosen = reader;
-    }
-    read_ = chosen;
-    reads_.clear();
-  }
-
   // 0 where the variant has no instructions of its own.
-  double FmaGflopPerS(std::string_view variant) {
-    double (*const kernel)() = variant == "avx512" ? FmaAvx512
-                               : variant == "avx2" ? FmaAvx2
-                                                   : nullptr;
-    if (kernel == nullptr) return 0;
-    std::vector<double> done(static_cast<size_t>(pool_.num_threads()));
-    const double seconds = Seconds([&] {
-      pool_.ParallelFor(pool_.num_threads(), 1, [&](int64_t begin, int64_t) {
-        done[static_cast<size_t>(begin)] = kernel();
-      });
-    });
-    double flops = 0;
-    for (const double count : done) flops += count;
-    fmas_[std::string(variant)].push_back(flops / seconds * 1e-9);
-    return fmas_[std::string(variant)].back();
+  double FmaGflopPerS(const char* variant) {
+    const double rate = probe_->FmaGflopPerS(variant);
+    if (rate > 0) fmas_[variant].push_back(rate);
+    return rate;
   }
 
   std::string FmaText() const {
@@ -364,7 +285,7 @@ class Bench {
   std::unique_ptr<Bf16[]> arena_;
   int64_t next_weight_ = 0;
   std::vector<float> x_, y_;
-  ReadFunction read_ = kReaders[0];
+  std::unique_ptr<CeilingProbe> probe_;
   std::vector<double> reads_;                        // GB/s
   std::map<std::string, std::vector<double>> fmas_;  // GFLOP/s by variant
   std::vector<Line> lines_;

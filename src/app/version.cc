@@ -8,12 +8,7 @@
 
 namespace lapidary {
 
-const char* InstructionSet() {
-  const char* name = "plain";
-  for (int i = 0; i < cpu::kNumLinearVariants; ++i)
-    if (cpu::LinearVariants()[i].supported) name = cpu::LinearVariants()[i].name;
-  return name;
-}
+const char* InstructionSet() { return cpu::BestLinearVariant().name; }
 
 namespace {
 

@@ -1,10 +1,12 @@
 #include "ops/gpu_ops.h"
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/result.h"
 
 #ifdef LAPIDARY_CUDA
 #include "device/cuda.h"
+#include "ops/cuda/ceilings.h"
 #include "ops/cuda/cuda_ops.h"
 #endif
 
@@ -20,12 +22,17 @@ std::shared_ptr<Ops> Open() {
       device->name(), static_cast<double>(device->total_bytes()) / (1 << 30));
   return MakeCudaOps(std::move(device));
 }
+Ceilings Measure(Ops& gpu) { return MeasureCeilings(static_cast<CudaDevice&>(gpu.device())); }
 bool HasGpu() { return NumCudaDevices() > 0; }
 constexpr bool kHasCuda = true;
 #else
 std::shared_ptr<Ops> Open() {
   throw StartupError(
       "this build has no CUDA backend: build it with preset cuda or use --backend cpu");
+}
+Ceilings Measure(Ops&) {
+  CHECK(false, "this build opens no GPU");
+  return {};
 }
 bool HasGpu() { return false; }
 constexpr bool kHasCuda = false;
@@ -34,6 +41,8 @@ constexpr bool kHasCuda = false;
 }  // namespace
 
 bool HasCudaBackend() { return kHasCuda; }
+
+Ceilings MeasureGpuCeilings(Ops& gpu) { return Measure(gpu); }
 
 std::shared_ptr<Ops> OpenGpuOps(BackendKind kind) {
   if (kind == BackendKind::kCuda) return Open();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "ops/ceilings.h"
 #include "ops/ops.h"
 
 namespace lapidary {
@@ -16,6 +17,9 @@ bool HasCudaBackend();  // of this build
 // Null: the CPU is to be used. kAuto takes the first GPU if it can be used, else the CPU, and logs
 // why. Throws StartupError in one sentence when a GPU is asked for and cannot be used.
 std::shared_ptr<Ops> OpenGpuOps(BackendKind kind);
+
+// Of ops that OpenGpuOps gave. Takes 8 GiB meanwhile.
+Ceilings MeasureGpuCeilings(Ops& gpu);
 
 }  // namespace lapidary
 

@@ -37,6 +37,20 @@ double Number(const json::object& figures, const char* key, const char* statisti
 }
 
 // A folder with a config only: weights are random, there is no tokenizer.
+// The device's ceilings and the bound that follows from them: a run cannot be faster.
+void ExpectBound(const json::object& record, const json::object& figures) {
+  const json::object& ceilings = record.at("engine").at("ceilings").as_object();
+  EXPECT_GT(ceilings.at("read_gb_per_s").to_number<double>(), 0);
+  EXPECT_GT(ceilings.at("tflop_per_s").to_number<double>(), 0);
+  EXPECT_NEAR(
+      Number(figures, "percent_of_bound"),
+      100 * Number(figures, "output_throughput") / Number(figures, "bound_output_throughput"),
+      1e-6);
+  EXPECT_GT(Number(figures, "percent_of_bound"), 0);
+  EXPECT_LT(Number(figures, "percent_of_bound"), 100);
+  EXPECT_LE(Number(figures, "distinct_sampled_tokens"), Number(figures, "sampled_tokens"));
+}
+
 class BenchTest : public testing::Test {
  protected:
   BenchTest()
@@ -85,6 +99,8 @@ TEST_F(BenchTest, ThroughputLeavesARecord) {
   EXPECT_EQ(Number(figures, "accept_length"), 1);
   EXPECT_GT(Number(figures, "median_ttft_ms"), 0);
   EXPECT_FALSE(figures.contains("p99_ttft_ms"));  // of seven
+  EXPECT_EQ(Number(figures, "sampled_tokens"), 35);
+  ExpectBound(record, figures);
 }
 
 TEST_F(BenchTest, LatencyIsOneAtATime) {
@@ -95,6 +111,7 @@ TEST_F(BenchTest, LatencyIsOneAtATime) {
   EXPECT_EQ(record.at("batch_size"), 1);
   const json::object& figures = record.at("figures").as_object();
   EXPECT_EQ(Number(figures, "running", "max"), 1);
+  ExpectBound(record, figures);
   // Alone, each answer's time lies within the run's.
   EXPECT_LE(3 * Number(figures, "mean_e2el_ms"), 1e3 * Number(figures, "duration") + 1);
   EXPECT_NEAR(Number(figures, "mean_e2el_ms"),

@@ -6,11 +6,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "app/bench/bench_command.h"
 #include "app/bench/progress.h"
 #include "app/plan/plan_model.h"
+#include "ops/ceilings.h"
 
 namespace lapidary {
 namespace {
@@ -82,6 +84,18 @@ void TakeCounts(const EngineStats& before, const EngineStats& after, EngineRun& 
   run.preemptions = after.preemptions - before.preemptions;
 }
 
+// Of up to 800 tokens, evenly from all answers: models that say the same read the same experts.
+std::pair<size_t, size_t> CountDistinct(const std::vector<std::vector<int32_t>>& outputs) {
+  constexpr size_t kLookedAt = 800;
+  const size_t each = (kLookedAt + outputs.size() - 1) / outputs.size();
+  std::set<int32_t> distinct;
+  size_t count = 0;
+  for (const std::vector<int32_t>& output : outputs)
+    for (size_t i = 0; i < std::min(each, output.size()) && count < kLookedAt; ++i, ++count)
+      distinct.insert(output[i * output.size() / std::min(each, output.size())]);
+  return {count, distinct.size()};
+}
+
 }  // namespace
 
 void AddBenchFlags(CLI::App& app, BenchFlags& flags) {
@@ -107,6 +121,18 @@ std::vector<Figure> EngineRun::figures() const {
   all.push_back({"running", "most running", static_cast<double>(most_running)});
   all.push_back({"preemptions", "preemptions", static_cast<double>(preemptions)});
   all.push_back({"kv_slabs", "KV slabs used", static_cast<double>(most_slabs)});
+  const auto [num_sampled, num_distinct] = CountDistinct(outputs);
+  all.push_back({"sampled_tokens", "tokens looked at", static_cast<double>(num_sampled)});
+  all.push_back({"distinct_sampled_tokens", "distinct of them", static_cast<double>(num_distinct)});
+  if (!bound) return all;
+  const double throughput = static_cast<double>(metrics.output_tokens) / metrics.duration_s;
+  all.push_back({"bound_output_throughput", "bound: output tok/s", bound->tok_per_s});
+  all.push_back({"percent_of_bound", "% of it reached", 100 * throughput / bound->tok_per_s});
+  all.push_back({"bound_step_ms", "bound: decode step ms", bound->step_ms});
+  all.push_back({"bound_step_gb", "GB such a step reads", bound->step_bytes * 1e-9});
+  if (metrics.decode_tok_per_s > 0)
+    all.push_back({"decode_percent_of_bound", "% of its speed reached",
+                   100 * metrics.decode_tok_per_s / bound->decode_tok_per_s});
   return all;
 }
 
@@ -119,6 +145,7 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   load.ops = OpenGpuOps(flags.model.backend);
   plan_ = PlanModel(flags.model, flags.memory, options, MemoryBudget::Of(load.ops.get())).memory;
   NeedContext(plan_, options.max_model_len);
+  ceilings_ = load.ops ? MeasureGpuCeilings(*load.ops) : MeasureHostCeilings(options.num_threads);
   const double start = Now();
   LoadedModel model = LoadModel(flags.model, load);
   load_seconds_ = Now() - start;
@@ -128,6 +155,9 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   model_name_ = std::filesystem::absolute(model.dir).lexically_normal().filename().string();
   drafter_reason_ = model.drafter_reason;
   has_drafter_ = model.drafter != nullptr;
+  const DType kv_dtype = plan_.layout.dtype;
+  target_work_.emplace(model.target->config, kv_dtype, options.fast_prefill);
+  if (has_drafter_) drafter_work_.emplace(model.drafter->config, kv_dtype, false);
   options = WithModel(plan_.options, flags.model, model);
   engine_ = std::make_unique<Engine>(std::move(model.target), std::move(model.drafter), options);
   ready_seconds_ = Now() - start;
@@ -180,8 +210,22 @@ EngineRun BenchEngine::Run(const std::vector<BenchRequest>& requests, const RunO
   for (const RequestTrace& trace : answers->traces())
     if (!trace.ok()) run.errors.push_back(trace.error);
   TakeCounts(before, engine_->stats(), run);
+  run.bound = BoundFor(run, answers->traces());
   run.outputs = std::move(answers->outputs());
   return run;
+}
+
+std::optional<RunBound> BenchEngine::BoundFor(const EngineRun& run,
+                                              const std::vector<RequestTrace>& traces) const {
+  if (ceilings_.read_gb_per_s == 0 || !run.errors.empty()) return std::nullopt;
+  RunShape shape;
+  for (const RequestTrace& trace : traces)
+    shape.lengths.emplace_back(trace.num_prompt, trace.num_output);
+  shape.num_sequences = MeanDecoding(traces);
+  shape.accept_length = run.accept_length();
+  if (run.bursts > 0)
+    shape.drafts_a_step = static_cast<double>(run.drafted) / static_cast<double>(run.bursts);
+  return BoundOf(shape, *target_work_, drafter_work_ ? &*drafter_work_ : nullptr, ceilings_);
 }
 
 json::object BenchEngine::Tell() const {
@@ -193,6 +237,10 @@ json::object BenchEngine::Tell() const {
       {"drafts_a_burst", flags_.model.num_drafts() < 0 ? json::value("adaptive")
                                                        : json::value(flags_.model.num_drafts())},
       {"device", plan_.is_cpu ? "cpu" : "gpu"},
+      {"ceilings",
+       {{"read_gb_per_s", ceilings_.read_gb_per_s},
+        {"copy_gb_per_s", ceilings_.copy_gb_per_s},
+        {"tflop_per_s", ceilings_.tflop_per_s}}},
       {"load_s", load_seconds_},
       {"ready_s", ready_seconds_},
       {"simulated_accept_length", options.simulated_accept_length > 0
@@ -210,12 +258,13 @@ json::object BenchEngine::Tell() const {
 std::string BenchEngine::Line() const {
   return fmt::format(
       "{}{} on the {}   loaded in {:.2f} s, ready in {:.2f} s   drafter {}   "
-      "context {}   at most {} run   chunk {}   prefix cache {}",
+      "context {}   at most {} run   chunk {}   prefix cache {}\nceilings  read {:.1f} GB/s, "
+      "{:.3g} TFLOP/s, of this run",
       model_name_, flags_.model.load_format == "dummy" ? ", random weights" : "",
       plan_.is_cpu ? "CPU" : "GPU", load_seconds_, ready_seconds_,
       has_drafter_ ? drafter_reason_ : "none", engine_->max_model_len(),
       plan_.options.max_running_requests, plan_.options.chunk_tokens,
-      plan_.options.prefix_cache ? "on" : "off");
+      plan_.options.prefix_cache ? "on" : "off", ceilings_.read_gb_per_s, ceilings_.tflop_per_s);
 }
 
 }  // namespace lapidary

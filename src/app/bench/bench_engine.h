@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "app/bench/bound.h"
 #include "app/bench/metrics.h"
 #include "app/bench/workload.h"
 #include "app/model/load_model.h"
@@ -43,6 +44,7 @@ struct EngineRun {
   // What the engine counted meanwhile; the last two as seen from time to time.
   int64_t steps = 0, bursts = 0, drafted = 0, accepted = 0, preemptions = 0;
   int64_t most_running = 0, most_slabs = 0;
+  std::optional<RunBound> bound;  // unset where the ceilings are not known
   double accept_length() const {
     return bursts == 0 ? 1 : 1 + static_cast<double>(accepted) / static_cast<double>(bursts);
   }
@@ -64,6 +66,9 @@ class BenchEngine {
   std::string Line() const;   // the same for people
 
  private:
+  std::optional<RunBound> BoundFor(const EngineRun& run,
+                                   const std::vector<RequestTrace>& traces) const;
+
   const BenchFlags& flags_;
   MemoryPlan plan_;
   std::string model_name_, drafter_reason_;
@@ -71,6 +76,8 @@ class BenchEngine {
   TemplateRevision template_ = TemplateRevision::kEdge;
   bool has_drafter_ = false;
   double load_seconds_ = 0, ready_seconds_ = 0;
+  Ceilings ceilings_;
+  std::optional<ModelWork> target_work_, drafter_work_;
   std::unique_ptr<Engine> engine_;
   uint64_t next_id_ = 1;
 };

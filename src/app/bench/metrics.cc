@@ -82,6 +82,25 @@ LoadMetrics Measure(const std::vector<RequestTrace>& traces, double duration_s) 
   return metrics;
 }
 
+double MeanDecoding(const std::vector<RequestTrace>& traces) {
+  std::vector<std::pair<double, int>> changes;
+  for (const RequestTrace& trace : traces) {
+    if (!trace.ok() || trace.num_output < 2) continue;
+    changes.emplace_back(trace.arrivals_s.front(), 1);
+    changes.emplace_back(trace.arrivals_s.back(), -1);
+  }
+  std::sort(changes.begin(), changes.end());
+  double sum_s = 0, any_s = 0;
+  int decoding = 0;
+  for (size_t i = 0; i + 1 < changes.size(); ++i) {
+    decoding += changes[i].second;
+    const double span = changes[i + 1].first - changes[i].first;
+    sum_s += decoding * span;
+    if (decoding > 0) any_s += span;
+  }
+  return any_s > 0 ? sum_s / any_s : 1;
+}
+
 std::vector<Figure> FiguresOf(const LoadMetrics& metrics) {
   const double duration = metrics.duration_s;
   const auto output = static_cast<double>(metrics.output_tokens);

@@ -41,6 +41,8 @@ struct LoadMetrics {
   Distribution ttft_ms, tpot_ms, itl_ms, e2el_ms;
 };
 LoadMetrics Measure(const std::vector<RequestTrace>& traces, double duration_s);
+// Requests between their first and last message, while there was one.
+double MeanDecoding(const std::vector<RequestTrace>& traces);
 
 // A measured number: its name in records, the two clients' own where they have one, and for people.
 struct Figure {

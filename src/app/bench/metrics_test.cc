@@ -37,6 +37,19 @@ std::vector<RequestTrace> Traces() {
   return traces;
 }
 
+// One decodes from 0 to 2 s, one from 1 to 3, after a pause one from 5 to 6: five seconds of
+// decoding in four.
+TEST(Metrics, MeanDecodingLeavesPausesOut) {
+  std::vector<RequestTrace> traces(5);
+  traces[0] = {1, 3, 0, {0, 1.5, 2}, ""};
+  traces[1] = {1, 2, 0, {1, 3}, ""};
+  traces[2] = {1, 2, 0, {5, 6}, ""};
+  traces[3] = {1, 1, 0, {4}, ""};
+  traces[4] = {1, 2, 0, {0, 6}, "broken off"};
+  EXPECT_DOUBLE_EQ(MeanDecoding(traces), 1.25);
+  EXPECT_EQ(MeanDecoding({traces[3]}), 1);
+}
+
 TEST(Metrics, TheClientsDefinitions) {
   const LoadMetrics metrics = Measure(Traces(), 4.0);
   EXPECT_EQ(metrics.completed, 3);

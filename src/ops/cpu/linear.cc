@@ -12,14 +12,6 @@ namespace {
 // tiles of every kernel, which are 3 or 5 columns wide for many rows and 4 or 8 for one.
 int64_t ColumnGrain(int64_t num_rows) { return num_rows == 1 ? 64 : 60; }
 
-LinearKernel BestKernel() {
-  const LinearVariant* variants = LinearVariants();
-  LinearKernel best = nullptr;
-  for (int i = 0; i < kNumLinearVariants; ++i)
-    if (variants[i].supported) best = variants[i].kernel;
-  return best;
-}
-
 }  // namespace
 
 void LinearPlain(const LinearParams& p, int64_t n_begin, int64_t n_end) {
@@ -47,6 +39,13 @@ const LinearVariant* LinearVariants() {
   return variants;
 }
 
+const LinearVariant& BestLinearVariant() {
+  const LinearVariant* best = LinearVariants();
+  for (int i = 1; i < kNumLinearVariants; ++i)
+    if (LinearVariants()[i].supported) best = &LinearVariants()[i];
+  return *best;
+}
+
 void Linear(const LinearParams& params, WorkerPool& pool, LinearKernel kernel) {
   CHECK(params.m >= 0 && params.n >= 0 && params.k >= 0, "m {} n {} k {}", params.m, params.n,
         params.k);
@@ -56,7 +55,7 @@ void Linear(const LinearParams& params, WorkerPool& pool, LinearKernel kernel) {
 }
 
 void Linear(const LinearParams& params, WorkerPool& pool) {
-  static const LinearKernel kernel = BestKernel();
+  static const LinearKernel kernel = BestLinearVariant().kernel;
   Linear(params, pool, kernel);
 }
 

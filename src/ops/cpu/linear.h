@@ -23,7 +23,8 @@ struct LinearVariant {
   bool supported;  // by this machine
 };
 inline constexpr int kNumLinearVariants = 3;
-const LinearVariant* LinearVariants();  // [kNumLinearVariants], slowest first
+const LinearVariant* LinearVariants();     // [kNumLinearVariants], slowest first
+const LinearVariant& BestLinearVariant();  // that this machine supports
 
 }  // namespace lapidary::cpu
 
