@@ -94,8 +94,12 @@ void Gemma4StepModel::Restart(const StepModelOptions& options) {
 int64_t Gemma4StepModel::WarmUp() {
   Tables tables(options_);
   BatchBuilder builder(tables.full(), tables.sliding(), window());
-  const int chunk = std::min(options_.limits.max_rows, (options_.table_cells - 1) * kPageTokens);
-  builder.AddChunk(0, 0, std::vector<int32_t>(static_cast<size_t>(chunk), 0), 1, {});
+  // As many rows as a step may have, whatever their prompts' lengths.
+  const int longest = (options_.table_cells - 1) * kPageTokens;
+  for (int slot = 0, left = options_.limits.max_rows; slot < options_.max_running && left > 0;
+       ++slot, left -= longest)
+    builder.AddChunk(slot, 0, std::vector<int32_t>(static_cast<size_t>(std::min(left, longest)), 0),
+                     1, {});
   Forward(builder.Build());
   builder.Clear();
   const int rows = 1 + options_.max_drafts;

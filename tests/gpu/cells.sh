@@ -13,7 +13,7 @@ repeats() {  # of cells below 15 s three
 }
 http() {  # MODEL FLAGS...: the chat cell over HTTP
   local model=$1; shift
-  ./lapidary serve "$@" --max-num-seqs 80 --port $port > "$out/serve.log" 2>&1 &
+  ./lapidary serve "$@" --max-num-seqs 80 --no-enable-prefix-caching --port $port > "$out/serve.log" 2>&1 &
   local server=$!
   for _ in $(seq 300); do curl -sf "http://127.0.0.1:$port/ready" > /dev/null && break; sleep 0.2; done
   ./lapidary bench serve --port $port --input-len 1000 --output-len 1000 --num-prompts 80 --repeats 2 \
