@@ -18,8 +18,8 @@ std::string TokenName(const Tokenizer* tokenizer, bool as_id, int32_t id) {
 std::vector<std::pair<int32_t, float>> Alternatives(const TokenLogprobs& entry) {
   std::vector<std::pair<int32_t, float>> all = entry.top;
   for (const auto& [id, logprob] : entry.asked) {
-    const bool known =
-        std::any_of(all.begin(), all.end(), [id = id](const auto& one) { return one.first == id; });
+    const bool known = std::any_of(all.begin(), all.end(),
+                                   [asked = id](const auto& one) { return one.first == asked; });
     if (!known) all.emplace_back(id, logprob);
   }
   return all;
