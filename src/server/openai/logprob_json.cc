@@ -8,7 +8,7 @@ namespace lapidary {
 
 std::string TokenName(const Tokenizer* tokenizer, bool as_id, int32_t id) {
   if (tokenizer == nullptr || as_id) return fmt::format("token_id:{}", id);
-  const std::string bytes = tokenizer->TokenBytes(id);
+  std::string bytes = tokenizer->TokenBytes(id);
   if (ToValidUtf8(bytes) == bytes) return bytes;
   std::string name = "bytes:";
   for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
