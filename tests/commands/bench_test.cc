@@ -36,21 +36,22 @@ double Number(const json::object& figures, const char* key, const char* statisti
   return figures.at(key).at(statistic).to_number<double>();
 }
 
-// A folder with a config only: weights are random, there is no tokenizer.
 // The device's ceilings and the bound that follows from them: a run cannot be faster.
 void ExpectBound(const json::object& record, const json::object& figures) {
   const json::object& ceilings = record.at("engine").at("ceilings").as_object();
   EXPECT_GT(ceilings.at("read_gb_per_s").to_number<double>(), 0);
   EXPECT_GT(ceilings.at("tflop_per_s").to_number<double>(), 0);
-  EXPECT_NEAR(
-      Number(figures, "percent_of_bound"),
-      100 * Number(figures, "output_throughput") / Number(figures, "bound_output_throughput"),
-      1e-6);
+  const auto first = [&](const char* key) {
+    return figures.at(key).at("runs").at(0).to_number<double>();
+  };
+  EXPECT_NEAR(first("percent_of_bound"),
+              100 * first("output_throughput") / first("bound_output_throughput"), 1e-6);
   EXPECT_GT(Number(figures, "percent_of_bound"), 0);
   EXPECT_LT(Number(figures, "percent_of_bound"), 100);
   EXPECT_LE(Number(figures, "distinct_sampled_tokens"), Number(figures, "sampled_tokens"));
 }
 
+// A folder with a config only: weights are random, there is no tokenizer.
 class BenchTest : public testing::Test {
  protected:
   BenchTest()
