@@ -171,6 +171,7 @@ class EngineLoop::Impl {
     const int64_t now = NowUs();
     for (const PlannedRows& rows : plan.rows) {
       drafts |= rows.num_new_drafts > 0;
+      if (rows.decode) continue;  // it has started
       const auto found = choices_.find(rows.id);
       if (found == choices_.end()) continue;
       RequestTimes& times = found->second.times();
@@ -193,6 +194,7 @@ class EngineLoop::Impl {
     if (step.rows.empty()) return;
     const TraceSpan span("commit and deliver");
     StepResult results;
+    results.reserve(step.rows.size());
     const int64_t now = NowUs();
     for (size_t i = 0; i < step.rows.size(); ++i)
       results.push_back(TakeNews(step, step.rows[i], std::move(news.rows.at(i)), now));

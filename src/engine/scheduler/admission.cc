@@ -169,6 +169,7 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
   sequence.place = std::prev(running_.end());
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
+  by_slot_[static_cast<size_t>(sequence.slot)] = &sequence;
   plan_.starts.push_back({sequence.slot, sequence.id(), sequence.tokens, sequence.spec.params});
   sequence.reserved = formula_.Pages(ReservedTokens(sequence));
   sequence.nodes.assign(match.nodes.begin(), match.nodes.begin() + cells);

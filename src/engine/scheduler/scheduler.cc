@@ -34,6 +34,7 @@ Scheduler::Scheduler(const KvLayout& layout, int32_t num_slabs, const SchedulerL
         "{} running, chunk {}, length {}", limits.max_running, limits.chunk_tokens,
         limits.max_length);
   for (int slot = limits.max_running; slot-- > 0;) free_slots_.push_back(slot);
+  by_slot_.resize(free_slots_.size());
 }
 
 Scheduler::~Scheduler() = default;
@@ -116,7 +117,10 @@ StepPlan Scheduler::Plan(int64_t now_ms, int num_drafts) {
   StepPlan plan = std::exchange(plan_, {});
   if (!plan.rows.empty()) {
     plan.number = next_step_++;
-    unread_.push_back({plan.number, plan.rows});
+    UnreadStep& step = unread_.emplace_back(plan.number, std::vector<UnreadRows>());
+    step.rows.reserve(plan.rows.size());
+    for (const PlannedRows& rows : plan.rows)
+      step.rows.push_back({rows.id, rows.slot, rows.num_rows, rows.samples});
   }
   return plan;
 }
@@ -170,6 +174,7 @@ void Scheduler::Stop(Sequence& sequence) {
 // of the step.
 void Scheduler::Continue() {
   lacking_.clear();
+  plan_.rows.reserve(running_.size());
   for (Sequence* sequence : running_) PlanDecode(*sequence);
   if (!lacking_.empty()) Preempt();
   for (Sequence* sequence : running_) AppendDecode(*sequence);
@@ -309,20 +314,28 @@ bool Scheduler::PlanChunk(Sequence& sequence, int num_rows) {
   return true;
 }
 
+// Null: it is gone. Who was retracted meanwhile has no slot.
+Scheduler::Sequence* Scheduler::Live(const UnreadRows& rows) {
+  Sequence* const in_slot = by_slot_[static_cast<size_t>(rows.slot)];
+  if (in_slot != nullptr && in_slot->id() == rows.id) return in_slot;
+  const auto found = sequences_.find(rows.id);
+  return found == sequences_.end() ? nullptr : found->second.get();
+}
+
 void Scheduler::Commit(const StepResult& result) {
   CHECK(!unread_.empty() && result.size() == unread_.front().rows.size(), "{} results",
         result.size());
   const UnreadStep step = std::move(unread_.front());
   unread_.pop_front();
   for (size_t i = 0; i < result.size(); ++i) {
-    const PlannedRows& rows = step.rows[i];
+    const UnreadRows& rows = step.rows[i];
     CHECK(result[i].id == rows.id, "result of {}, planned {}", result[i].id, rows.id);
-    const auto found = sequences_.find(rows.id);
-    if (found == sequences_.end() || found->second->finished) {
+    Sequence* const live = Live(rows);
+    if (live == nullptr || live->finished) {
       ++counters_.late_results;
       continue;
     }
-    Sequence& sequence = *found->second;
+    Sequence& sequence = *live;
     if (sequence.unread_step == step.number) sequence.unread_step = sequence.unread_max = 0;
     const auto count = static_cast<int>(result[i].tokens.size());
     CHECK(count <= (rows.samples ? rows.num_rows : 0) &&

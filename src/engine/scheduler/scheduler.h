@@ -32,16 +32,16 @@ inline constexpr int kScoredRows = 64;  // prompt rows with logits a step
 
 struct NewSequence {
   SequenceId id = 0;
+  int max_tokens = 0;           // prompt and generated; at most the context
+  int max_drafts = kAnyDrafts;  // of this sequence
+  int priority = 0;             // smaller runs first
+  bool score_prompt = false;    // computes every row of its prompt
+  bool caches = true;           // takes from and gives to the prefix cache
   std::vector<int32_t> prompt;
-  int max_tokens = 0;  // prompt and generated; at most the context
-  int priority = 0;    // smaller runs first
   int64_t deadline_ms = kNoDeadline;
   CacheSalt salt{};
   std::vector<int32_t> turn_borders;   // positions in the prompt, ascending
   SequenceId waits_for_prompt_of = 0;  // a choice of the same prompt: starts with its pages
-  bool score_prompt = false;           // computes every row of its prompt
-  bool caches = true;                  // takes from and gives to the prefix cache
-  int max_drafts = kAnyDrafts;         // of this sequence
   std::shared_ptr<const SequenceParams> params;
 
   static constexpr int kAnyDrafts = 1 << 20;
@@ -132,9 +132,14 @@ class Scheduler {
 
  private:
   struct Sequence;
+  struct UnreadRows {
+    SequenceId id;
+    int32_t slot, num_rows;
+    bool samples;
+  };
   struct UnreadStep {
     uint64_t number;
-    std::vector<PlannedRows> rows;
+    std::vector<UnreadRows> rows;
   };
   using Waiting = std::map<std::pair<int, int64_t>, Sequence*>;  // by priority, then arrival
 
@@ -151,6 +156,7 @@ class Scheduler {
   bool PlanChunk(Sequence& sequence, int num_rows);
   void Retract(Sequence& sequence);
   void StopEnded();
+  Sequence* Live(const UnreadRows& rows);
   void Stop(Sequence& sequence);
   int NewDrafts(const Sequence& sequence) const;
   // admission.cc
@@ -191,8 +197,8 @@ class Scheduler {
   PageBudget budget_;
   // By sliding page: the one of its users whose reservation it comes out of. A sequence needs a
   // page of its own for every shared one its window leaves behind, so sharing saves no reservation;
-  // when the payer leaves, another user pays. Full pages are kept to the end: every user counts
-  // them.
+  // when the payer leaves, another user pays, who kept a promise for it (Rebudget). Full pages are
+  // kept to the end: every user counts them.
   std::vector<Sequence*> payers_;
 
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
@@ -201,6 +207,7 @@ class Scheduler {
   std::set<std::pair<int64_t, SequenceId>> deadlines_;
   std::vector<SequenceId> ended_, expired_;
   std::vector<int32_t> free_slots_;
+  std::vector<Sequence*> by_slot_;  // null: free
   std::deque<UnreadStep> unread_;
   SchedulerCounters counters_;
   uint64_t next_step_ = 1;

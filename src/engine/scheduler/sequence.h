@@ -11,35 +11,34 @@
 
 namespace lapidary {
 
-struct Scheduler::Sequence {
-  NewSequence spec;             // without its prompt
+// What each step looks at lies together: of a thousand sequences it comes from far caches.
+struct alignas(64) Scheduler::Sequence {
   std::vector<int32_t> tokens;  // committed
-  int num_prompt = 0;
-  std::pair<int, int64_t> order;  // place among those who wait
-  bool finished = false, failed = false;
-  int cached_tokens = -1;  // -1: never admitted
-  int retractions = 0, overtaken = 0;
-  int computed_before = 0;  // tokens computed at the last retraction
-
   // While it runs.
   int32_t slot = -1;         // -1: waits
   int prefill_end = 0;       // its tokens at admission
   int prefilled = 0;         // of these, planned so far
-  int scored = 0;            // prompt rows whose logits were planned
+  int unread_max = 0;        // tokens the newest step may add, at least 1; 0: it is committed
   uint64_t unread_step = 0;  // the newest step that draws for it
-  int unread_max = 0;        // tokens that step may add, at least 1; 0: it is committed
   int drafts_ready = 0;      // made by the newest step
   int decode_rows = 0;       // of the plan in the making
-  std::list<Sequence*>::iterator place;
+  // Of the cells below, [0, num_full) have a full page, [window_begin, sliding_end) a sliding page;
+  // [sliding_begin, window_begin) may have one, for the prefix cache, until it is registered.
+  int num_full = 0, sliding_begin = 0, window_begin = 0, sliding_end = 0;
+  bool finished = false, failed = false;
+  std::vector<PrefixNode*> nodes;  // of the cells that are registered
+  NewSequence spec;                // without its prompt
 
-  // Pages by cell. Registered cells are those of its nodes.
+  int num_prompt = 0;
+  std::pair<int, int64_t> order;  // place among those who wait
+  int cached_tokens = -1;         // -1: never admitted
+  int retractions = 0, overtaken = 0;
+  int computed_before = 0;  // tokens computed at the last retraction
+  int scored = 0;           // prompt rows whose logits were planned
+  std::list<Sequence*>::iterator place;
+  // Pages by cell.
   std::vector<FullPage> full;
   std::vector<SlidingPage> sliding;
-  std::vector<PrefixNode*> nodes;
-  int num_full = 0;  // cells [0, num_full) have a full page
-  // Cells [window_begin, sliding_end) have a sliding page; [sliding_begin, window_begin) may have
-  // one, for the prefix cache, until it is registered.
-  int sliding_begin = 0, window_begin = 0, sliding_end = 0;
   std::vector<std::pair<int, int>> kept_windows;  // cells [first, second) worth keeping
   int num_paid = 0;                               // sliding pages it pays for (Scheduler::payers_)
   PageCount reserved, promised;

@@ -195,6 +195,7 @@ void Scheduler::Settle(Sequence& sequence) {
 void Scheduler::ReleaseAll(Sequence& sequence) {
   const int32_t slot = std::exchange(sequence.slot, -1);
   free_slots_.push_back(slot);
+  by_slot_[static_cast<size_t>(slot)] = nullptr;
   // What this plan did with the slot so far is void.
   std::erase_if(plan_.table_changes, [slot](const auto& change) { return change.slot == slot; });
   if (std::erase_if(plan_.starts, [slot](const auto& start) { return start.slot == slot; }) == 0)
@@ -237,7 +238,8 @@ void Scheduler::CheckInvariants() const {
     for (const SlidingPage page : s->sliding)
       if (page != SlidingPage::kNone) ++sliding[page];
     if (s->runs())
-      CHECK(slots.insert(s->slot).second, "slot {} twice", s->slot);
+      CHECK(slots.insert(s->slot).second && by_slot_.at(static_cast<size_t>(s->slot)) == s.get(),
+            "slot {} twice", s->slot);
     else
       CHECK(
           s->promised.full == 0 && s->promised.sliding == 0 && s->num_full == 0 && s->nodes.empty(),
