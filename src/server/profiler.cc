@@ -99,8 +99,8 @@ Result<json::object> Profiler::Start(const json::object& fields,
   const int64_t wanted = count.value().value_or(0), begin = first.value().value_or(0);
   if (wanted > 0 || begin > 0) {
     if (wanted == 0) return BadField("num_steps", "given with start_step");
-    if (!worker_.Post([this, begin, wanted, num_steps = std::move(num_steps)] {
-          TraceSteps(begin, wanted, num_steps);
+    if (!worker_.Post([this, file = place / name, begin, wanted, num_steps = std::move(num_steps)] {
+          TraceSteps(file, begin, wanted, num_steps);
         }))
       return Error{"The server stops.", "", ""};
   } else if (!Trace::Start()) {
@@ -110,24 +110,48 @@ Result<json::object> Profiler::Start(const json::object& fields,
   return json::object{{"success", true}, {"file", file_.string()}};
 }
 
-void Profiler::TraceSteps(int64_t first, int64_t count, const std::function<int64_t()>& num_steps) {
-  const auto reaches = [&](int64_t step) { return [&, step] { return num_steps() >= step; }; };
-  const bool begins = worker_.WaitUntil(reaches(first), kMaxWait);
-  if (begins && Trace::Start()) worker_.WaitUntil(reaches(num_steps() + count), kMaxWait);
-  if (const Result<json::object> written = Stop(); !written.ok())
+// /stop_profile may end it at any moment, and another trace begin.
+void Profiler::TraceSteps(const fs::path& file, int64_t first, int64_t count,
+                          const std::function<int64_t()>& num_steps) {
+  const auto wait_for = [&](int64_t step) {
+    return worker_.WaitUntil([&, step] { return num_steps() >= step || !Runs(file); }, kMaxWait);
+  };
+  const bool begins = wait_for(first);
+  {
+    const std::lock_guard lock(mutex_);
+    if (file_ != file) return;
+    if (begins) Trace::Start();
+  }
+  if (begins) wait_for(num_steps() + count);
+  const std::lock_guard lock(mutex_);
+  if (file_ != file) return;
+  if (const Result<json::object> written = Write(); !written.ok())
     spdlog::warn("profile: {}", written.error().message);
+}
+
+bool Profiler::Runs(const fs::path& file) {
+  const std::lock_guard lock(mutex_);
+  return file_ == file;
 }
 
 Result<json::object> Profiler::Stop() {
   const std::lock_guard lock(mutex_);
   if (file_.empty()) return Error{"No trace runs.", "", "not_profiling"};
+  return Write();
+}
+
+Result<json::object> Profiler::Write() {
   const fs::path file = std::exchange(file_, {});
   size_t num_dropped = 0;
   const std::vector<TraceEvent> events = Trace::Stop(&num_dropped);
-  std::ofstream out(file, std::ios::binary);
+  // Whoever waits for the file finds it whole.
+  const fs::path part = file.string() + ".part";
+  std::ofstream out(part, std::ios::binary);
   out << ChromeTrace(events);
   out.close();
-  if (!out) return Error{fmt::format("Cannot write {}.", file.string()), "", ""};
+  std::error_code code;
+  if (out) fs::rename(part, file, code);
+  if (!out || code) return Error{fmt::format("Cannot write {}.", file.string()), "", ""};
   spdlog::info("profile: {} spans in {}, {} more were too many", events.size(), file.string(),
                num_dropped);
   return json::object{{"success", true},

@@ -27,8 +27,11 @@ class Profiler {
   Result<boost::json::object> Stop();
 
  private:
-  // Waits for step `first`, traces `count` steps and writes them.
-  void TraceSteps(int64_t first, int64_t count, const std::function<int64_t()>& num_steps);
+  // Waits for step `first`, traces `count` steps and writes them to `file`, unless it is stopped.
+  void TraceSteps(const std::filesystem::path& file, int64_t first, int64_t count,
+                  const std::function<int64_t()>& num_steps);
+  bool Runs(const std::filesystem::path& file);
+  Result<boost::json::object> Write();  // the trace of file_; mutex_ is held
 
   const std::filesystem::path dir_;
   std::mutex mutex_;

@@ -102,6 +102,17 @@ TEST(Serve, TracesSteps) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_THAT(server.Post("/stop_profile", "{}"), HasSubstr("No trace runs"));
   EXPECT_TRUE(SpansOf(second).contains("launch"));
+
+  // One that is stopped before its last step is over and in nobody's way.
+  server.Post("/start_profile", R"({"num_steps":100000})");
+  EXPECT_THAT(server.Post("/stop_profile", "{}"), HasSubstr(" 200 "));
+  const json::value next = BodyOf(server.Post("/start_profile", R"({"num_steps":1})"));
+  const fs::path third(std::string(next.at("file").as_string()));
+  for (int i = 0; i < 20 && !fs::exists(third); ++i) {
+    server.Post("/v1/chat/completions", kSum);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_TRUE(SpansOf(third).contains("launch"));
   fs::remove_all(dir);
 }
 
