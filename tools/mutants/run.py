@@ -73,9 +73,9 @@ class Builder:
         link = re.search(r"&& (.*) &&", lines[-1])
         self.link = shlex.split(link.group(1) if link else lines[-1])
 
-    def make(self, mutant):
-        folder = os.path.join(self.build, "mutants", mutant["name"])
-        texts = mutated(mutant)
+    def make(self, name, texts):
+        """The simulation with these files (path -> text) in place of the sources."""
+        folder = os.path.join(self.build, "mutants", name)
         for path, text in texts.items():
             target = os.path.join(folder, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -107,9 +107,9 @@ class Builder:
         return program
 
 
-def run(builder, mutant, steps):
+def run(builder, name, texts, steps):
     """Who caught it (or ""), and after how many seconds."""
-    program = builder.make(mutant)
+    program = builder.make(name, texts)
     start = time.monotonic()
     try:
         done = subprocess.run([program, "--steps", str(steps), "--threads", "1", "--twice", "10"], capture_output=True,
@@ -150,9 +150,15 @@ def main():
     if args.only:
         mutants = [m for m in mutants if re.search(args.only, m["name"])]
     builder = Builder(args.build)
+    # A build that is older than the sources crashes by itself, which would pass for a catch.
+    unchanged = {path: open(os.path.join(ROOT, path), encoding="utf-8").read() for m in mutants for path in mutated(m)}
+    check, seconds, seed = run(builder, "unchanged", unchanged, args.steps // 10)
+    if check:
+        sys.exit(f"the sources without a mutant fail too, is {args.build} up to date?\nseed {seed}: {check}")
+    print(f"{'(unchanged)':32} {'seed ' + seed:>9} {seconds:7.1f} s  passes")
     caught = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for mutant, result in zip(mutants, pool.map(lambda m: run(builder, m, args.steps), mutants)):
+        for mutant, result in zip(mutants, pool.map(lambda m: run(builder, m["name"], mutated(m), args.steps), mutants)):
             check, seconds, seed = result
             caught += bool(check)
             caught_by = check[:110] or "NOT CAUGHT"
