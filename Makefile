@@ -6,6 +6,7 @@ ARGS  ?=
 NVCC  := $(wildcard /usr/local/cuda/bin/nvcc)
 GPU   := $(wildcard /dev/nvidia0)
 PRESET := $(if $(CUDA)$(and $(GPU),$(NVCC)),cuda,cpu)
+TREE   := $(BUILD)$(if $(filter cuda,$(PRESET)),/cuda)
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
@@ -25,9 +26,9 @@ serve: build      ## serves the shipped model on 127.0.0.1:8000; make serve ARGS
 	@$(BUILD)/lapidary serve $(ARGS)
 
 test: setup       ## builds everything and runs all tests
-	@cmake --preset cpu -DLAPIDARY_TESTS=ON
-	@cmake --build $(BUILD) -j $(JOBS)
-	@$(CTEST) --test-dir $(BUILD)
+	@cmake --preset $(PRESET) -DLAPIDARY_TESTS=ON
+	@cmake --build --preset $(PRESET) -j $(JOBS)
+	@$(CTEST) --test-dir $(TREE)
 
 lint:             ## format, layers, sizes
 	@tools/setup lint
@@ -113,7 +114,7 @@ metrics: build    ## promtool on the running server's /metrics
 	@python3 tests/clients/metrics_lint.py
 
 bench: test       ## roofline of the CPU ops
-	@$(BUILD)/bench/ops_bench
+	@$(TREE)/bench/ops_bench
 
 cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
 	@if [ -x /usr/local/cuda/bin/nvcc ]; then \

@@ -68,6 +68,8 @@ function(lapidary_test name)
   target_compile_definitions(${name}_test PRIVATE
     LAPIDARY_SOURCE_DIR="${CMAKE_SOURCE_DIR}" LAPIDARY_BINARY_DIR="${CMAKE_BINARY_DIR}")
   add_test(NAME ${name} COMMAND ${name}_test --rounds-percent=${LAPIDARY_ROUNDS_PERCENT})
+  # The tests are of the CPU's definition, several at a time, also where there is a GPU: tests/gpu/run.sh is its proof.
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT CUDA_VISIBLE_DEVICES=)
   if(TEST_THREADS)
     set_tests_properties(${name} PROPERTIES LABELS threads)
     add_dependencies(threaded_tests ${name}_test)

@@ -1,16 +1,22 @@
 // op_driver: op cases on the GPU.
 //   op_driver test [--filter TEXT] [--small] [--cpu]    against the CPU's definition; exit 1 if one
 //                                                       differs. --cpu: the definition against
-//                                                       itself: the cases are sound
+//                                                       itself: the cases are sound. --kernels
+//                                                       FILE: the names of the kernels that ran
 //   op_driver repeat [--filter TEXT]                    200 times each: the same bits, whichever
 //                                                       block ends first
 //   op_driver bench [--filter TEXT] [--json FILE]
+//   op_driver tune --out FILE [--filter TEXT]           the products' table, of shapes named so
 //   op_driver list
+#include <cuda_runtime_api.h>
+
 #include <cstdio>
 #include <exception>
 #include <set>
 #include <string_view>
 
+#include "gemm_tune.h"
+#include "kernels/common/launch.h"
 #include "op_bench.h"
 #include "ops/cases/compare.h"
 #include "ops/cpu/cpu_ops.h"
@@ -20,7 +26,7 @@ namespace lapidary {
 namespace {
 
 struct Options {
-  std::string command, filter, json;
+  std::string command, filter, json, out, kernels;
   bool small = false, on_cpu = false;
 };
 
@@ -37,6 +43,10 @@ bool Parse(int argc, char** argv, Options& options) {
       options.filter = argv[++i];
     else if (flag == "--json" && i + 1 < argc)
       options.json = argv[++i];
+    else if (flag == "--kernels" && i + 1 < argc)
+      options.kernels = argv[++i];
+    else if (flag == "--out" && i + 1 < argc)
+      options.out = argv[++i];
     else
       return false;
   }
@@ -56,9 +66,24 @@ bool IsSmall(OpCase& op_case) {
   return op_case.Bytes() <= kBytes && op_case.Flops() <= kFlops && set.num_bytes() <= 16 * kBytes;
 }
 
+std::set<const void*> launched;
+
+bool WriteKernels(const std::string& path) {
+  std::set<std::string> names;
+  for (const void* kernel : launched) {
+    const char* name = nullptr;
+    if (cudaFuncGetName(&name, kernel) == cudaSuccess) names.insert(name);
+  }
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) return false;
+  for (const std::string& name : names) fmt::print(file, "{}\n", name);
+  return std::fclose(file) == 0;
+}
+
 int Test(const Options& options, Device& device, Ops& ops) {
   const std::unique_ptr<Ops> cpu = MakeCpuOps(0);
   int passed = 0, failed = 0, large = 0;
+  kernels::launch_observer = [](const void* kernel) { launched.insert(kernel); };
   for (const auto& op_case : AllOpCases()) {
     if (!Wanted(*op_case, options) || op_case->only_bench()) continue;
     if (options.small && !IsSmall(*op_case)) {
@@ -74,6 +99,10 @@ int Test(const Options& options, Device& device, Ops& ops) {
     }
   }
   fmt::print("{} cases passed, {} failed, {} too large\n", passed, failed, large);
+  if (!options.kernels.empty() && !WriteKernels(options.kernels)) {
+    fmt::print(stderr, "cannot write {}\n", options.kernels);
+    return 1;
+  }
   return failed == 0 && passed + large > 0 ? 0 : 1;
 }
 
@@ -155,8 +184,8 @@ int Main(int argc, char** argv) {
   Options options;
   if (!Parse(argc, argv, options)) {
     fmt::print(stderr,
-               "usage: op_driver test|repeat|bench|list [--filter TEXT] [--small] [--cpu] [--json "
-               "FILE]\n");
+               "usage: op_driver test|repeat|bench|tune|list [--filter TEXT] [--small] [--cpu] "
+               "[--kernels FILE] [--json FILE] [--out FILE]\n");
     return 2;
   }
   if (options.command == "list") {
@@ -168,6 +197,7 @@ int Main(int argc, char** argv) {
   try {
     std::unique_ptr<CudaDevice> opened = OpenCudaDevice(0);
     CudaDevice& device = *opened;
+    if (options.command == "tune") return TuneGemms(device, options.filter, options.out) ? 0 : 1;
     const std::unique_ptr<Ops> ops = MakeCudaOps(std::move(opened));
     if (options.command == "repeat") return Repeat(options, device, *ops);
     return options.command == "bench" ? Bench(options, device, *ops) : Test(options, device, *ops);

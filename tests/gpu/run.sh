@@ -32,6 +32,16 @@ step() {
 # Cases by the kind of their op, each a step of its own.
 kinds() { "$driver" list --filter "$filter" | cut -d/ -f1 | sort -u; }
 
+# Every own kernel of the driver has a small case, so that the sanitizers see it. The probe belongs to the bench.
+coverage() {
+  cuobjdump --dump-elf-symbols "$driver" | awk '/STO_ENTRY/ {print $NF}' | grep -v ProbeKernel | sort -u > "$records/kernels.all"
+  "$driver" test --small --kernels "$records/kernels.run" && LC_ALL=C sort -u -o "$records/kernels.run" "$records/kernels.run" || return 1
+  LC_ALL=C sort -u -o "$records/kernels.all" "$records/kernels.all"
+  echo "$(wc -l < "$records/kernels.all") kernels in the driver; without a small case:"
+  LC_ALL=C comm -23 "$records/kernels.all" "$records/kernels.run" | tee "$records/kernels.missing"
+  [ -s "$records/kernels.all" ] && [ ! -s "$records/kernels.missing" ]
+}
+
 # cuBLASLt's own kernels are not ours to check: racecheck does not know how they synchronise.
 sanitize() {
   local kind failed=0
@@ -46,6 +56,7 @@ status=0 pids=() part=${filter:+-${filter//\//_}}
 case $what in
   ops) step "ops$part" "$driver" test --filter "$filter" || status=1 ;;
   sanitize)
+    step coverage coverage || status=1
     for tool in memcheck racecheck initcheck synccheck; do sanitize $tool & pids+=($!); done
     for pid in "${pids[@]}"; do wait "$pid" || status=1; done
     ;;

@@ -16,4 +16,16 @@ void ShapeRefused(const char* kernel, const char* what, long long value) {
   __builtin_unreachable();
 }
 
+LaunchObserver launch_observer = nullptr;
+
+int NumSms() {
+  static const int num_sms = [] {
+    int device = 0, value = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device);
+    return value;
+  }();
+  return num_sms;
+}
+
 }  // namespace lapidary::kernels

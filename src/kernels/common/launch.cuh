@@ -39,6 +39,7 @@ void Launch(const char* name, void (*kernel)(Params), const LaunchShape& shape, 
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = shape.cluster > 1 ? 2 : 1;
+  if (launch_observer != nullptr) launch_observer(reinterpret_cast<const void*>(kernel));
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, params);
   if (error != cudaSuccess) LaunchFailed(name, error);
 }
@@ -49,17 +50,6 @@ inline void Require(bool holds, const char* kernel, const char* what, long long 
 
 inline bool Aligned16(const void* pointer) {
   return reinterpret_cast<unsigned long long>(pointer) % 16 == 0;
-}
-
-// The multiprocessors of the current device; asked once.
-inline int NumSms() {
-  static const int num_sms = [] {
-    int device = 0, value = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device);
-    return value;
-  }();
-  return num_sms;
 }
 
 }  // namespace lapidary::kernels

@@ -5,10 +5,12 @@
 #include <dlfcn.h>
 
 #include <map>
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/result.h"
 
 namespace lapidary::kernels {
@@ -30,8 +32,13 @@ struct Library {
 #define LAPIDARY_FUNCTION(name) decltype(&::name) name = Find<decltype(&::name)>(#name)
   LAPIDARY_FUNCTION(cublasLtCreate);
   LAPIDARY_FUNCTION(cublasLtDestroy);
+  LAPIDARY_FUNCTION(cublasLtGetVersion);
   LAPIDARY_FUNCTION(cublasLtMatmul);
+  LAPIDARY_FUNCTION(cublasLtMatmulAlgoCheck);
+  LAPIDARY_FUNCTION(cublasLtMatmulAlgoConfigGetAttribute);
+  LAPIDARY_FUNCTION(cublasLtMatmulAlgoConfigSetAttribute);
   LAPIDARY_FUNCTION(cublasLtMatmulAlgoGetHeuristic);
+  LAPIDARY_FUNCTION(cublasLtMatmulAlgoInit);
   LAPIDARY_FUNCTION(cublasLtMatmulDescCreate);
   LAPIDARY_FUNCTION(cublasLtMatmulDescDestroy);
   LAPIDARY_FUNCTION(cublasLtMatmulDescSetAttribute);
@@ -63,6 +70,11 @@ struct Plan {
   cublasLtMatmulAlgo_t algorithm{};
 };
 
+// Of GemmAlgorithm's attributes the last two are 16 bits wide.
+size_t AttributeBytes(size_t attribute) {
+  return attribute < CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID ? sizeof(int32_t) : sizeof(uint16_t);
+}
+
 }  // namespace
 
 struct CublasLt::State {
@@ -72,6 +84,7 @@ struct CublasLt::State {
   cublasLtHandle_t handle = nullptr;
   cublasLtMatmulPreference_t preference = nullptr;
   void* workspace = nullptr;
+  bool has_table = false;
   std::map<Key, Plan> plans;
 
   Plan MakeDescriptors(const GemmParams& p) const {
@@ -107,21 +120,66 @@ struct CublasLt::State {
     return results;
   }
 
+  GemmAlgorithm Attributes(const cublasLtMatmulAlgo_t& algorithm) const {
+    GemmAlgorithm result;
+    for (size_t i = 0; i < result.attributes.size(); ++i) {
+      size_t written = 0;
+      CheckBlas(library.cublasLtMatmulAlgoConfigGetAttribute(
+                    &algorithm, static_cast<cublasLtMatmulAlgoConfigAttributes_t>(i),
+                    &result.attributes[i], AttributeBytes(i), &written),
+                "attribute");
+    }
+    return result;
+  }
+
+  // Nothing where the library refuses it for this shape.
+  std::optional<cublasLtMatmulAlgo_t> Restored(const GemmParams& p, const Plan& plan,
+                                               const GemmAlgorithm& from) const {
+    cublasLtMatmulAlgo_t algorithm{};
+    const cudaDataType_t out_type = p.out_f32 ? CUDA_R_32F : CUDA_R_16BF;
+    if (library.cublasLtMatmulAlgoInit(
+            handle, CUBLAS_COMPUTE_32F, CUDA_R_32F, CUDA_R_16BF, CUDA_R_16BF, out_type, out_type,
+            from.attributes[CUBLASLT_ALGO_CONFIG_ID], &algorithm) != CUBLAS_STATUS_SUCCESS)
+      return std::nullopt;
+    for (size_t i = 1; i < from.attributes.size(); ++i)
+      if (library.cublasLtMatmulAlgoConfigSetAttribute(
+              &algorithm, static_cast<cublasLtMatmulAlgoConfigAttributes_t>(i), &from.attributes[i],
+              AttributeBytes(i)) != CUBLAS_STATUS_SUCCESS)
+        return std::nullopt;
+    cublasLtMatmulHeuristicResult_t checked{};
+    if (library.cublasLtMatmulAlgoCheck(handle, plan.operation, plan.weight, plan.in, plan.out,
+                                        plan.out, &algorithm, &checked) != CUBLAS_STATUS_SUCCESS ||
+        checked.workspaceSize > kWorkspaceBytes)
+      return std::nullopt;
+    return algorithm;
+  }
+
+  std::optional<cublasLtMatmulAlgo_t> OfTable(const GemmParams& p, const Plan& plan) const {
+    if (!has_table) return std::nullopt;
+    const GemmChoice* choice = FindGemmChoice(ShippedGemmTable(), p.n, p.k, p.num_rows);
+    if (choice == nullptr || choice->splits > 0) return std::nullopt;
+    const auto algorithm = Restored(p, plan, choice->algorithm);
+    if (!algorithm)
+      spdlog::warn("cuBLASLt refuses the table's algorithm for [{},{}] x [{},{}]: its own choice",
+                   p.num_rows, p.k, p.n, p.k);
+    return algorithm;
+  }
+
   Plan& PlanFor(const GemmParams& p) {
     const Key key{p.num_rows, p.n, p.k, p.in_stride, p.weight_stride, p.out_stride, p.out_f32};
     const auto found = plans.find(key);
     if (found != plans.end()) return found->second;
     Plan plan = MakeDescriptors(p);
-    plan.algorithm = Candidates(p, plan, 1).front().algo;
+    const auto algorithm = OfTable(p, plan);
+    plan.algorithm = algorithm ? *algorithm : Candidates(p, plan, 1).front().algo;
     return plans.emplace(key, plan).first->second;
   }
 
-  void Run(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
-           Stream stream) const {
+  void Run(const GemmParams& p, const Plan& plan, Stream stream) const {
     const float one = 1.0f, zero = 0.0f;
     CheckBlas(library.cublasLtMatmul(handle, plan.operation, &one, p.weight, plan.weight, p.in,
-                                     plan.in, &zero, p.out, plan.out, p.out, plan.out, &algorithm,
-                                     workspace, kWorkspaceBytes, stream),
+                                     plan.in, &zero, p.out, plan.out, p.out, plan.out,
+                                     &plan.algorithm, workspace, kWorkspaceBytes, stream),
               "matmul");
   }
 };
@@ -141,6 +199,13 @@ CublasLt::CublasLt() : state_(std::make_unique<State>()) {
                 sizeof(reductions)),
             "reduction");
   CheckCuda(cudaMalloc(&s.workspace, kWorkspaceBytes), "cuBLASLt workspace");
+  const GemmTable& table = ShippedGemmTable();
+  s.has_table = library_version() == table.library_version && NumSms() == table.num_sms;
+  if (!s.has_table)
+    spdlog::info(
+        "the products' table is of cuBLASLt {} on {} SMs, this is {} on {}: the library's "
+        "own choices",
+        table.library_version, table.num_sms, library_version(), NumSms());
 }
 
 CublasLt::~CublasLt() {
@@ -157,33 +222,29 @@ CublasLt::~CublasLt() {
 
 void CublasLt::Gemm(const GemmParams& params, Stream stream) {
   if (params.num_rows == 0) return;
-  const Plan& plan = state_->PlanFor(params);
-  state_->Run(params, plan, plan.algorithm, stream);
+  state_->Run(params, state_->PlanFor(params), stream);
 }
 
-void CublasLt::Tune(const GemmParams& params, Stream stream, int candidates) {
-  constexpr int kRepeats = 10;
-  Plan& plan = state_->PlanFor(params);
-  cudaEvent_t start = nullptr, stop = nullptr;
-  CheckCuda(cudaEventCreate(&start), "cudaEventCreate");
-  CheckCuda(cudaEventCreate(&stop), "cudaEventCreate");
-  float best = 0;
-  for (const cublasLtMatmulHeuristicResult_t& candidate :
-       state_->Candidates(params, plan, candidates)) {
-    if (candidate.state != CUBLAS_STATUS_SUCCESS) continue;
-    state_->Run(params, plan, candidate.algo, stream);
-    CheckCuda(cudaEventRecord(start, stream), "cudaEventRecord");
-    for (int i = 0; i < kRepeats; ++i) state_->Run(params, plan, candidate.algo, stream);
-    CheckCuda(cudaEventRecord(stop, stream), "cudaEventRecord");
-    CheckCuda(cudaEventSynchronize(stop), "cudaEventSynchronize");
-    float ms = 0;
-    CheckCuda(cudaEventElapsedTime(&ms, start, stop), "cudaEventElapsedTime");
-    if (best != 0 && ms >= best) continue;
-    best = ms;
-    plan.algorithm = candidate.algo;
-  }
-  cudaEventDestroy(start);
-  cudaEventDestroy(stop);
+const GemmChoice* CublasLt::Choice(int n, int k, int rows) const {
+  return state_->has_table ? FindGemmChoice(ShippedGemmTable(), n, k, rows) : nullptr;
 }
+
+std::vector<GemmAlgorithm> CublasLt::Suggested(const GemmParams& params, int most) {
+  std::vector<GemmAlgorithm> result;
+  for (const cublasLtMatmulHeuristicResult_t& candidate :
+       state_->Candidates(params, state_->PlanFor(params), most))
+    if (candidate.state == CUBLAS_STATUS_SUCCESS)
+      result.push_back(state_->Attributes(candidate.algo));
+  return result;
+}
+
+bool CublasLt::Use(const GemmParams& params, const GemmAlgorithm& algorithm) {
+  Plan& plan = state_->PlanFor(params);
+  const auto restored = state_->Restored(params, plan, algorithm);
+  if (restored) plan.algorithm = *restored;
+  return restored.has_value();
+}
+
+size_t CublasLt::library_version() const { return state_->library.cublasLtGetVersion(); }
 
 }  // namespace lapidary::kernels

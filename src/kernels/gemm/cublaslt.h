@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/bf16.h"
 #include "kernels/common/launch.h"
+#include "kernels/gemm/gemm_table.h"
 
 namespace lapidary::kernels {
 
@@ -29,11 +31,17 @@ class CublasLt {
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
 
-  // The first call of a shape asks the library for an algorithm; later ones use it again.
+  // The first call of a shape takes its algorithm from the shipped table, or else the library's
+  // first suggestion; later ones use it again.
   void Gemm(const GemmParams& params, Stream stream);
-  // Times up to `candidates` algorithms on the stream and keeps the fastest for this shape. Not
-  // while capturing.
-  void Tune(const GemmParams& params, Stream stream, int candidates);
+  // The entry of the shipped table; null: it has none, or is of another library or machine.
+  const GemmChoice* Choice(int n, int k, int rows) const;
+
+  // What the library suggests for a shape, best first, and the choice of one of them; false: it
+  // refuses.
+  std::vector<GemmAlgorithm> Suggested(const GemmParams& params, int most);
+  bool Use(const GemmParams& params, const GemmAlgorithm& algorithm);
+  size_t library_version() const;
 
  private:
   struct State;

@@ -33,8 +33,6 @@ void LaunchExperts(const char* name, const SwapGemmParams& p, int tile, Stream s
   Require(p.n % 8 == 0 && p.k % 8 == 0 && p.out_stride % 4 == 0 && Aligned16(p.out), name,
           "columns", p.n);
   switch (tile) {
-    case 8:
-      return LaunchExperts<8, kMode>(name, p, stream);
     case 16:
       return LaunchExperts<16, kMode>(name, p, stream);
     case 32:

@@ -3,6 +3,7 @@
 #define LAPIDARY_OPS_CASES_COMPARE_H_
 
 #include <string>
+#include <vector>
 
 #include "ops/cases/op_case.h"
 
@@ -19,9 +20,13 @@ struct Difference {
 // Where both hold NaN they agree.
 Difference Compare(const Tensor& expected, const Tensor& actual);
 
-// Runs the case on the CPU's ops and on `ops` over `device`, compares all outputs. Empty: it
-// passed; otherwise what differed.
+// Runs the case on the CPU's ops and on `ops` over `device`, compares all outputs, or of a case
+// with much arithmetic those of SampledRows. Empty: it passed; otherwise what differed.
 std::string CheckCase(OpCase& op_case, Ops& cpu_ops, Ops& ops, Device& device);
+
+// At least 64 of `num_rows` rows, ascending, or all if there are no more: the first and the last
+// ones, the borders of tiles, blocks and pages, and some from a lot.
+std::vector<int64_t> SampledRows(int64_t num_rows, uint64_t seed);
 
 }  // namespace lapidary
 

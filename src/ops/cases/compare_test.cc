@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -69,6 +71,39 @@ TEST(CheckCase, FindsAPlantedFault) {
   const std::unique_ptr<Ops> ops = MakeCpuOps(1), other = MakeCpuOps(2);
   WrongNorm wrong;
   EXPECT_NE(CheckCase(wrong, *ops, *other, device), "");
+}
+
+TEST(SampledRows, AreFirstLastBordersAndALot) {
+  for (const int64_t num_rows : {1, 5, 64, 65, 320, 8192}) {
+    const std::vector<int64_t> rows = SampledRows(num_rows, 3);
+    EXPECT_GE(static_cast<int64_t>(rows.size()), std::min<int64_t>(64, num_rows));
+    EXPECT_EQ(rows.front(), 0);
+    EXPECT_EQ(rows.back(), num_rows - 1);
+    EXPECT_EQ(std::ranges::adjacent_find(rows, std::greater_equal{}), rows.end());
+  }
+}
+
+// What RunRows writes is what Run writes there.
+TEST(CheckCase, RowsAloneAreThoseOfTheWhole) {
+  const std::unique_ptr<Ops> ops = MakeCpuOps(1);
+  int count = 0;
+  for (const auto& op_case : AllOpCases()) {
+    if (op_case->num_rows() < 3 || op_case->Bytes() > 400'000 || op_case->Flops() > 40'000'000)
+      continue;
+    TensorSet whole(HostDevice()), alone(HostDevice());
+    op_case->Make(whole);
+    op_case->Make(alone);
+    op_case->Run(*ops, whole);
+    const std::vector<int64_t> rows{0, 2};
+    op_case->RunRows(*ops, alone, rows);
+    for (const CaseOutput& output : op_case->Outputs()) {
+      const RowSample wanted(whole[output.tensor], rows), got(alone[output.tensor], rows);
+      EXPECT_EQ(Compare(wanted.tensor(), got.tensor()).max_units, 0) << op_case->Name();
+      EXPECT_GT(Compare(wanted.tensor(), got.tensor()).num_compared, 0) << op_case->Name();
+    }
+    ++count;
+  }
+  EXPECT_GT(count, 4);
 }
 
 TEST(CheckCase, CasesAreSound) {

@@ -125,7 +125,15 @@ class ExpertsCase : public OpCase {
   }
   int64_t Flops() const override { return 6 * rows_ * shape_.top_k * shape_.width * shape_.hidden; }
   bool in_bench() const override { return bench_; }
-  bool only_bench() const override { return bench_ && rows_ > 80; }
+  int64_t num_rows() const override { return HasNorms() ? 0 : rows_; }
+  void RunRows(Ops& ops, const TensorSet& set, std::span<const int64_t> rows) override {
+    const RowSample z(set[z_], rows), ids(set[ids_], rows), weights(set[weights_], rows),
+        out(set[out_], rows);
+    ops.Experts(out.tensor(), z.tensor(), ids.tensor(), weights.tensor(),
+                Cube(set[gate_up_], 2 * shape_.width, shape_.hidden),
+                Cube(set[down_], shape_.hidden, shape_.width));
+    out.CopyBack(set[out_]);
+  }
 
  private:
   static int Weights(TensorSet& set, int64_t experts, int64_t rows, int64_t cols) {
@@ -193,7 +201,7 @@ void AddMoeCases(OpCases& cases) {
   cases.push_back(std::make_unique<ExpertsCase>(k26B, 3, Kind::kNorms));
   cases.push_back(std::make_unique<RouterCase>(kSmall, 33));
   cases.push_back(std::make_unique<RouterCase>(kOdd, 5));
-  for (const int64_t rows : {1, 3, 40, 300})
+  for (const int64_t rows : {1, 3, 40, 150, 300})
     cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows));
   for (const int64_t rows : {1, 19}) cases.push_back(std::make_unique<ExpertsCase>(kOdd, rows));
   cases.push_back(std::make_unique<ExpertsCase>(kSmall, 400, Kind::kSkewed));

@@ -1,6 +1,9 @@
 #include "ops/cases/op_case.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
 
 namespace lapidary {
 namespace {
@@ -80,6 +83,34 @@ int64_t TensorSet::num_bytes() const {
   int64_t bytes = 0;
   for (const Item& item : items_) bytes += item.memory.bytes();
   return bytes;
+}
+
+namespace {
+
+char* RowOf(const Tensor& tensor, int64_t row) {
+  return static_cast<char*>(tensor.data) + row * tensor.row_stride * SizeOf(tensor.dtype);
+}
+
+}  // namespace
+
+RowSample::RowSample(const Tensor& whole, std::span<const int64_t> rows)
+    : rows_(rows.begin(), rows.end()),
+      tensor_(Shape(whole.dtype, static_cast<int64_t>(rows.size()), whole.cols())) {
+  bytes_.resize(static_cast<size_t>(tensor_.rows() * row_bytes()));
+  tensor_.data = bytes_.data();
+  for (int64_t i = 0; i < tensor_.rows(); ++i)
+    std::memcpy(RowOf(tensor_, i), RowOf(whole, rows_[static_cast<size_t>(i)]),
+                static_cast<size_t>(row_bytes()));
+}
+
+void RowSample::CopyBack(const Tensor& whole) const {
+  for (int64_t i = 0; i < tensor_.rows(); ++i)
+    std::memcpy(RowOf(whole, rows_[static_cast<size_t>(i)]), RowOf(tensor_, i),
+                static_cast<size_t>(row_bytes()));
+}
+
+void OpCase::RunRows(Ops&, const TensorSet&, std::span<const int64_t>) {
+  CHECK(false, "{} has no rows of its own", Name());
 }
 
 OpCases AllOpCases() {

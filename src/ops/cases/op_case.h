@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -85,10 +86,30 @@ class OpCase {
   // What a call must read and write once, and its arithmetic.
   virtual int64_t Bytes() const = 0;
   virtual int64_t Flops() const { return 0; }
+  // Rows of the outputs where RunRows can compute some of them alone, which is enough for cases
+  // whose definition would take minutes; 0: it cannot.
+  virtual int64_t num_rows() const { return 0; }
+  // Writes these rows (ascending) of the outputs; all on the host.
+  virtual void RunRows(Ops& ops, const TensorSet& set, std::span<const int64_t> rows);
   // Only timed: the definition would take minutes.
   virtual bool only_bench() const { return false; }
   // Belongs to the table of the bench.
   virtual bool in_bench() const { return false; }
+};
+
+// Some rows of a tensor on the host, behind one another.
+class RowSample {
+ public:
+  RowSample(const Tensor& whole, std::span<const int64_t> rows);
+  Tensor tensor() const { return tensor_; }
+  void CopyBack(const Tensor& whole) const;
+
+ private:
+  int64_t row_bytes() const { return tensor_.cols() * SizeOf(tensor_.dtype); }
+
+  std::vector<int64_t> rows_;
+  std::vector<char> bytes_;
+  Tensor tensor_;
 };
 
 using OpCases = std::vector<std::unique_ptr<OpCase>>;

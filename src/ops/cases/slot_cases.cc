@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/batch.h"
 #include "ops/cases/op_case.h"
 
 namespace lapidary {
@@ -175,11 +176,124 @@ class SlotCase : public OpCase {
   int outcomes_ = 0, draft_ids_ = 0, draft_hidden_ = 0;
 };
 
+// Draws whose position a device takes from its slot: what the definition draws at that position.
+class SlotDrawCase : public OpCase {
+ public:
+  std::string Name() const override { return "slots/draw"; }
+
+  void Make(TensorSet& set) override {
+    begins_.clear(), queries_.clear();
+    for (int32_t slot = 0; slot < kSlots; ++slot) {
+      SlotBegin begin;
+      begin.slot = slot;
+      begin.length = 1 + static_cast<int32_t>(set.rng()() % 3000);
+      begin.limit = begin.length + 8;
+      begin.seed = set.rng()();
+      begin.choice = static_cast<uint32_t>(slot % 3);
+      begins_.push_back(begin);
+      RowQuery query;
+      query.row = slot;
+      query.draws = true;
+      query.slot = slot;
+      query.offset = slot % 4;
+      query.sampling.seed = begin.seed;
+      query.sampling.choice = begin.choice;
+      query.sampling.position = static_cast<uint64_t>(begin.length + query.offset);
+      query.sampling.temperature = 1;
+      queries_.push_back(query);
+    }
+    std::vector<float> values(Index(kSlots * kVocabulary));
+    std::normal_distribution<float> normal(0, 2);
+    for (float& x : values) x = normal(set.rng());
+    logits_ = set.Add(DType::kF32, kSlots, kVocabulary, values.data());
+    tokens_ = set.Output(DType::kI32, kSlots, 2);
+  }
+
+  void Run(Ops& ops, const TensorSet& set) override {
+    const auto states = ops.MakeSlotStates(kSlots, 0);
+    const auto sampler = ops.MakeRowSampler(kVocabulary, kSlots, states.get());
+    states->Begin({begins_, {}, {}});
+    std::vector<int32_t> tokens;
+    for (const RowAnswer& answer : sampler->Sample(set[logits_], queries_))
+      tokens.insert(tokens.end(), {answer.token.value_or(-1), answer.finite});
+    set.device().CopyIn(set[tokens_].data, tokens.data(), set[tokens_].num_elements() * 4);
+  }
+
+  std::vector<CaseOutput> Outputs() const override { return {{tokens_}}; }
+  Tolerance tolerance() const override { return {0, 0}; }
+  int64_t Bytes() const override { return int64_t{kSlots} * kVocabulary * 4; }
+
+ private:
+  static constexpr int kVocabulary = 3000;
+
+  std::vector<SlotBegin> begins_;
+  std::vector<RowQuery> queries_;
+  int logits_ = 0, tokens_ = 0;
+};
+
+// Batches brought to the device one after the other while the page tables change: rows and tables
+// arrive as they are.
+class PlaceBatchCase : public OpCase {
+ public:
+  std::string Name() const override { return "slots/place_batch"; }
+
+  void Make(TensorSet& set) override {
+    for (std::vector<int32_t>* table : {&full_, &sliding_})
+      table->assign(Index(kSlots * kCells), -1);
+    rows_ = set.Output(DType::kI32, kSteps, kSlots * kRowNumbers);
+    tables_ = set.Output(DType::kI32, kSteps * 2 * kSlots, kCells);
+  }
+
+  void Run(Ops& ops, const TensorSet& set) override {
+    std::mt19937_64 rng(11);
+    std::vector<int32_t> full = full_, sliding = sliding_, rows, tables;
+    BatchBuilder builder(MakeTensor(full.data(), DType::kI32, kSlots, kCells),
+                         MakeTensor(sliding.data(), DType::kI32, kSlots, kCells), 128);
+    for (int step = 0; step < kSteps; ++step) {
+      for (std::vector<int32_t>* table : {&full, &sliding})
+        for (int change = 0; change < 40; ++change)
+          (*table)[rng() % table->size()] = static_cast<int32_t>(rng() % 900) - 1;
+      builder.Clear();
+      for (int32_t slot = 0; slot < kSlots; ++slot) {
+        const auto token = static_cast<int32_t>(rng() % 5000);
+        builder.AddDecode(slot, static_cast<int32_t>(rng() % (kCells * 64)), std::span(&token, 1));
+      }
+      const Batch placed = ops.PlaceBatch(builder.Build());
+      ops.device().Synchronize();
+      for (const Tensor& tensor :
+           {placed.tokens, placed.rows.positions, placed.rows.key_ends, placed.rows.slots})
+        Append(rows, set.device(), tensor);
+      Append(tables, set.device(), placed.rows.full_pages);
+      Append(tables, set.device(), placed.rows.sliding_pages);
+    }
+    set.device().CopyIn(set[rows_].data, rows.data(), set[rows_].num_elements() * 4);
+    set.device().CopyIn(set[tables_].data, tables.data(), set[tables_].num_elements() * 4);
+  }
+
+  std::vector<CaseOutput> Outputs() const override { return {{rows_}, {tables_}}; }
+  Tolerance tolerance() const override { return {0, 0}; }
+  int64_t Bytes() const override { return int64_t{2} * kSteps * kSlots * kCells * 4; }
+
+ private:
+  static constexpr int64_t kCells = 24, kRowNumbers = 4;
+
+  static void Append(std::vector<int32_t>& to, Device& device, const Tensor& from) {
+    const size_t begin = to.size();
+    to.resize(begin + Index(from.num_elements()));
+    device.CopyOut(&to[begin], from.data, from.num_elements() * 4);
+  }
+
+  std::vector<int32_t> full_, sliding_;
+  int rows_ = 0, tables_ = 0;
+};
+
 }  // namespace
 
 void AddSlotCases(OpCases& cases) {
   for (const double simulated : {0.0, 1.4, 2.6})
     cases.push_back(std::make_unique<SlotCase>(simulated));
+  cases.push_back(std::make_unique<SlotDrawCase>());
+  cases.push_back(std::make_unique<PlaceBatchCase>());
 }
 
 }  // namespace lapidary

@@ -96,6 +96,8 @@ class CudaBackend : public Ops {
   Tensor Rounded(Tensor in);
   void Gemm(const kernels::GemmParams& params);
   bool IsOwn(const kernels::GemmParams& params) const;
+  bool IsOwnHead(const kernels::GemmParams& params) const;
+  int Splits(const kernels::GemmParams& params) const;
   void OwnGemm(const kernels::GemmParams& params, const kernels::SwapGemmParams& epilogue);
 
   std::unique_ptr<CudaDevice> device_;  // goes last

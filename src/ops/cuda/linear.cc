@@ -16,9 +16,10 @@ bool CanBeOwn(const kernels::GemmParams& p) {
          p.weight_stride % 8 == 0;
 }
 
-// The own kernel where it was measured to be faster than the library: weights that the library
-// cannot keep the machine busy with, and few rows, or weights that fill the machine without being
-// split many times: what the splits of a cluster exchange grows with the rows.
+// For shapes that the table does not have, what is mostly true of those that it has: the own kernel
+// for weights that the library cannot keep the machine busy with, and few rows, or weights that
+// fill the machine without being split many times: what the splits of a cluster exchange grows with
+// the rows.
 bool PrefersOwn(const kernels::GemmParams& p) {
   constexpr int kFewRows = 32, kMaxSplits = 2;
   constexpr int64_t kLargeWeightBytes = int64_t{120} << 20;
@@ -59,7 +60,16 @@ kernels::GemmParams Product(Tensor out, Tensor in, Tensor weight) {
 // One call of the own kernel. What it sums for a row has one order whatever the rows beside it,
 // which the library does not promise.
 bool CudaBackend::IsOwn(const kernels::GemmParams& p) const {
-  return CanBeOwn(p) && p.num_rows <= kernels::kMaxSwapRows && (batch_invariant_ || PrefersOwn(p));
+  if (!CanBeOwn(p) || p.num_rows > kernels::kMaxSwapRows) return false;
+  if (batch_invariant_) return true;
+  const kernels::GemmChoice* choice = blas_.Choice(p.n, p.k, p.num_rows);
+  return choice != nullptr ? choice->splits > 0 : PrefersOwn(p);
+}
+
+int CudaBackend::Splits(const kernels::GemmParams& p) const {
+  if (batch_invariant_) return kernels::InvariantSplits(p.k);
+  const kernels::GemmChoice* choice = blas_.Choice(p.n, p.k, p.num_rows);
+  return choice != nullptr && choice->splits > 0 ? choice->splits : kernels::SwapSplits(p.n, p.k);
 }
 
 void CudaBackend::Gemm(const kernels::GemmParams& p) {
@@ -95,7 +105,7 @@ void CudaBackend::OwnGemm(const kernels::GemmParams& p, const kernels::SwapGemmP
   params.in_map = Map({kInputMap + tile, p.in, p.num_rows, p.k, p.in_stride}, [&] {
     return kernels::MakeInputMap(p.in, p.num_rows, p.k, p.in_stride, tile);
   });
-  params.splits = batch_invariant_ ? kernels::InvariantSplits(p.k) : kernels::SwapSplits(p.n, p.k);
+  params.splits = Splits(p);
   params.num_rows = p.num_rows;
   params.n = p.n;
   params.k = p.k;
@@ -121,12 +131,18 @@ Tensor CudaBackend::Rounded(Tensor in) {
 }
 
 // A head's weights are large, but the cap's pass over all logits costs more than the library gains.
-void CudaBackend::LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap) {
+bool CudaBackend::IsOwnHead(const kernels::GemmParams& p) const {
   constexpr int kMaxRows = 80;
+  if (!CanBeOwn(p) || p.num_rows > kMaxRows) return false;
+  const kernels::GemmChoice* choice = blas_.Choice(p.n, p.k, p.num_rows);
+  return batch_invariant_ || choice == nullptr || choice->splits > 0;
+}
+
+void CudaBackend::LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap) {
   const std::optional<Tensor> whole = Whole(weight);
-  if (whole && in.rows() > 0 && in.rows() <= kMaxRows && out.dtype == DType::kF32) {
+  if (whole && in.rows() > 0 && out.dtype == DType::kF32) {
     const kernels::GemmParams product = Product(out, Rounded(in), *whole);
-    if (CanBeOwn(product)) {
+    if (IsOwnHead(product)) {
       kernels::SwapGemmParams epilogue;
       epilogue.cap = cap;
       OwnGemm(product, epilogue);

@@ -1,0 +1,44 @@
+// Which algorithm is fastest for a product of the models' shapes, measured by `op_driver tune` and
+// kept here: an algorithm of cuBLASLt, by its attributes, or the own kernel.
+#ifndef LAPIDARY_KERNELS_GEMM_GEMM_TABLE_H_
+#define LAPIDARY_KERNELS_GEMM_GEMM_TABLE_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace lapidary::kernels {
+
+// Values of cublasLtMatmulAlgoConfigAttributes_t, in its order.
+struct GemmAlgorithm {
+  std::array<int32_t, 9> attributes{};
+  bool operator==(const GemmAlgorithm&) const = default;
+};
+
+struct GemmChoice {
+  int32_t n = 0, k = 0;
+  int32_t rows = 0;    // the most rows it is for, one of kGemmRows
+  int32_t splits = 0;  // of K, by the own kernel; 0: the library's algorithm
+  GemmAlgorithm algorithm = {};
+};
+
+// A product takes the entry of the least of these that is not below its rows. They lie at the
+// borders of the decode graphs' sizes: a step and the graph it is padded to take the same entry.
+inline constexpr std::array<int32_t, 14> kGemmRows{1,   8,   16,  32,   64,   80,   128,
+                                                   160, 320, 512, 1024, 2048, 4096, 8192};
+
+// An algorithm is one only for the library that it was measured with.
+struct GemmTable {
+  size_t library_version = 0;  // cublasLtGetVersion
+  int num_sms = 0;
+  std::span<const GemmChoice> choices;  // by n, k, rows
+};
+const GemmTable& ShippedGemmTable();
+
+// Null: the table has no such shape, or none for so many rows.
+const GemmChoice* FindGemmChoice(const GemmTable& table, int n, int k, int rows);
+
+}  // namespace lapidary::kernels
+
+#endif  // LAPIDARY_KERNELS_GEMM_GEMM_TABLE_H_
