@@ -53,7 +53,8 @@ constexpr int kOrderedByPrefix = 64;
 
 // All but the KV cache; the context is the one that was asked for.
 LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bool has_drafter,
-                     DType dtype) {
+                     bool on_gpu) {
+  const DType dtype = on_gpu ? DType::kBf16 : DType::kF32;
   LoopOptions loop;
   loop.vocab_size = config.vocab_size;
   loop.max_queued_requests = options.max_queued_requests;
@@ -72,7 +73,8 @@ LoopOptions PlanLoop(const EngineOptions& options, const ModelConfig& config, bo
         options.num_draft_tokens > 0 ? options.num_draft_tokens : kDefaultDrafts;
   loop.drafts.adaptive = options.num_draft_tokens < 0;
   loop.drafts.position = options.draft_position;
-  loop.layout = KvLayout::Make(KvShapes(config), config.window, dtype);
+  const bool folds = ChooseKvFold(config, options.kv_fold, on_gpu).folds;
+  loop.layout = KvLayout::Make(KvShapes(config, folds), config.window, dtype);
   loop.end_ids = options.end_ids;
   if (loop.end_ids.empty()) loop.end_ids.assign(config.eos_ids.begin(), config.eos_ids.end());
   loop.limits.max_length = options.max_model_len > 0 ? options.max_model_len : config.max_position;
@@ -162,8 +164,7 @@ class Engine::Impl {
     if (drafter != nullptr)
       if (const Status fits = CheckDrafterFits(config_, drafter->config); !fits.ok())
         throw StartupError(fits.error().message);
-    LoopOptions plan =
-        PlanLoop(options, config_, drafter != nullptr, is_cpu ? DType::kF32 : target->ops->dtype());
+    LoopOptions plan = PlanLoop(options, config_, drafter != nullptr, !is_cpu);
     if (plan.limits.max_drafts == 0) drafter.reset();
     if (!is_cpu) plan.limits.max_draft_rows = MaxDraftRows(plan.limits);
     auto model = StartModel(std::move(target), std::move(drafter), options, plan);

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "engine/request.h"
 #include "model/drafter.h"
+#include "model/gemma4.h"
 #include "model/loader.h"
 
 namespace lapidary {
@@ -40,6 +41,7 @@ struct EngineOptions {
       -1;  // drafts a burst; 0: no speculation; -1: adaptive, if there is a drafter
   std::optional<DraftPosition> draft_position;  // none: measured
   double sliding_share = 0;                     // of the slabs, kept free of idle full pages
+  KvFold kv_fold = KvFold::kAuto;
   bool debug_kv_bounds = false;  // checks every page table entry before each attention
   int log_interval = 0;          // decode steps a log line; 0: no step is logged
   std::vector<int32_t> end_ids;  // the model's: generation_config.json and those found by content

@@ -29,6 +29,7 @@ LayerKv KvArena::layer(int index) const {
   kv.dtype = layout_.dtype;
   kv.num_kv_heads = place.num_kv_heads;
   kv.head_dim = place.head_dim;
+  kv.fold_columns = place.fold_columns;
   kv.slab_bytes = layout_.slab_bytes;
   kv.page_bytes = place.full ? layout_.full_page_bytes : layout_.sliding_page_bytes;
   kv.pages_per_slab = place.full ? layout_.full_pages_per_slab : layout_.sliding_pages_per_slab;

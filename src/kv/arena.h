@@ -14,19 +14,25 @@ namespace lapidary {
 struct LayerKv {
   char* base = nullptr;  // of the arena
   DType dtype = DType::kF32;
-  int num_kv_heads = 0, head_dim = 0;
+  int num_kv_heads = 0, head_dim = 0, fold_columns = 0;
   int64_t slab_bytes = 0, page_bytes = 0, offset = 0;
   int32_t pages_per_slab = 1;
   int32_t num_pages = 0;  // ids are below this
 
-  // K [64,Dh] of one KV head in one page; V [64,Dh] follows it.
+  bool folded() const { return fold_columns > 0; }
+  int row_columns() const { return KvRowColumns(head_dim, fold_columns); }
+  // K and V of one KV head in a page.
+  int64_t head_bytes() const { return int64_t{kPageTokens} * row_columns() * SizeOf(dtype); }
+  // Folded: rows [64,Dh+F]. Else K [64,Dh]; V [64,Dh] follows it.
   char* Keys(int32_t page, int kv_head) const {
     CHECK(page > 0 && page < num_pages, "page {} of {}", page, num_pages);
     return base + page / pages_per_slab * slab_bytes + page % pages_per_slab * page_bytes + offset +
-           int64_t{kv_head} * 2 * head_bytes();
+           int64_t{kv_head} * head_bytes();
   }
-  char* Values(int32_t page, int kv_head) const { return Keys(page, kv_head) + head_bytes(); }
-  int64_t head_bytes() const { return int64_t{kPageTokens} * head_dim * SizeOf(dtype); }
+  char* Values(int32_t page, int kv_head) const {
+    CHECK(!folded(), "V of a folded cache");
+    return Keys(page, kv_head) + head_bytes() / 2;
+  }
 };
 
 class KvArena {

@@ -20,11 +20,12 @@ KvLayout KvLayout::Make(const std::vector<KvLayerShape>& layers, int window, DTy
   layout.dtype = dtype;
   layout.window = window;
   for (const KvLayerShape& layer : layers) {
-    LayerPlace place{layer.full, layer.num_kv_heads, layer.head_dim, -1};
+    LayerPlace place{layer.full, layer.num_kv_heads, layer.head_dim, layer.fold_columns, -1};
     if (layer.owns_kv) {
       int64_t& page_bytes = layer.full ? layout.full_page_bytes : layout.sliding_page_bytes;
       place.offset = page_bytes;
-      page_bytes += int64_t{2} * kPageTokens * layer.num_kv_heads * layer.head_dim * SizeOf(dtype);
+      page_bytes += int64_t{kPageTokens} * layer.num_kv_heads *
+                    KvRowColumns(layer.head_dim, layer.fold_columns) * SizeOf(dtype);
     }
     layout.layers.push_back(place);
   }

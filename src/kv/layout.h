@@ -1,6 +1,7 @@
 // KvLayout: how many bytes a page of each kind has, where a layer lies in it, and how pages share
 // slabs. The one formula: the plan, admission and the arena all ask it. Layout of a page,
-// KERNELS.md 3: for each layer with a cache, for each KV head, K [64,Dh] then V [64,Dh].
+// KERNELS.md 3: for each layer with a cache, for each KV head, K [64,Dh] then V [64,Dh], or rows
+// of both where K is folded into V.
 #ifndef LAPIDARY_KV_LAYOUT_H_
 #define LAPIDARY_KV_LAYOUT_H_
 
@@ -19,18 +20,30 @@ inline constexpr int kMaxSlabPages = 8;
 enum class FullPage : int32_t { kNone = -1 };
 enum class SlidingPage : int32_t { kNone = -1 };
 
+// K folded into V (docs/decisions/0006): V is K before its norm, so the columns of K that RoPE does
+// not rotate are those of V times the norm's weight. A token's row is then
+//   K: pairs' first halves [F/2], second halves [F/2]; V: the others in their order [Dh-F], pairs'
+//   first halves [F/2], second halves [F/2]
+// with F = fold_columns, the columns that rotate; 0: K and V are kept apart.
+constexpr int KvRowColumns(int head_dim, int fold_columns) {
+  return fold_columns > 0 ? head_dim + fold_columns : 2 * head_dim;
+}
+// The one folded shape that GPU kernels know.
+inline constexpr int kGpuFoldHeadDim = 512, kGpuFoldColumns = 128;
+
 // What the layout needs to know about one layer of the model.
 struct KvLayerShape {
   bool full = false;
   bool owns_kv = true;
   int num_kv_heads = 0;
   int head_dim = 0;
+  int fold_columns = 0;
 };
 
 struct KvLayout {
   struct LayerPlace {
     bool full = false;
-    int num_kv_heads = 0, head_dim = 0;
+    int num_kv_heads = 0, head_dim = 0, fold_columns = 0;
     int64_t offset = -1;  // bytes from the page's start; -1: the layer owns no cache
   };
 

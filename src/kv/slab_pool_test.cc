@@ -17,14 +17,18 @@ TEST(KvLayout, SlabsOfThePublishedModels) {
     int sliding, full, sliding_heads, full_heads;
     int64_t slab_bytes, full_page_bytes;
     int full_per_slab, sliding_per_slab;
+    int fold_columns = 0;
   };
   for (const Case& c : {Case{"31B", 50, 10, 16, 4, 52'428'800, 5'242'880, 10, 1},
                         Case{"26B-A4B", 25, 5, 8, 2, 13'107'200, 1'310'720, 10, 1},
+                        Case{"31B folded", 50, 10, 16, 4, 52'428'800, 3'276'800, 16, 1, 128},
+                        Case{"26B folded", 25, 5, 8, 2, 13'107'200, 819'200, 16, 1, 128},
                         Case{"E4B", 20, 4, 2, 2, 5'242'880, 1'048'576, 5, 2},
                         Case{"E2B", 12, 3, 1, 1, 786'432, 393'216, 2, 1}}) {
     std::vector<KvLayerShape> layers(static_cast<size_t>(c.sliding),
                                      {false, true, c.sliding_heads, 256});
-    layers.insert(layers.end(), static_cast<size_t>(c.full), {true, true, c.full_heads, 512});
+    layers.insert(layers.end(), static_cast<size_t>(c.full),
+                  {true, true, c.full_heads, 512, c.fold_columns});
     layers.push_back({true, false, c.full_heads, 512});  // a layer that shares costs nothing
     const KvLayout layout = KvLayout::Make(layers, 512, DType::kBf16);
     EXPECT_EQ(layout.slab_bytes, c.slab_bytes) << c.name;

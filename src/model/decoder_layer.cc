@@ -58,8 +58,9 @@ void AfterAttention(Ops& ops, const Layer& l, Activations& a, int64_t t, Tensor 
 }  // namespace
 
 Layer MakeLayer(const ModelConfig& config, const ModelWeights& weights, int index,
-                const LayerKv& kv) {
+                const LayerKv& kv, Tensor k_norm) {
   Layer layer;
+  layer.k_norm = k_norm;
   layer.config = &config.layers.at(static_cast<size_t>(index));
   layer.weights = &weights.layers.at(static_cast<size_t>(index));
   layer.moe = config.moe;

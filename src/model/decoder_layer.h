@@ -14,6 +14,7 @@ namespace lapidary {
 struct Layer {
   const LayerConfig* config = nullptr;
   const LayerWeights* weights = nullptr;
+  Tensor k_norm;  // of the layer whose cache it reads
   AttentionSpec attention;
   MoeConfig moe;
   float norm_eps = 1e-6f;
@@ -21,7 +22,7 @@ struct Layer {
   bool checks_tables = false;  // before each attention
 
   QkvSpec qkv_spec() const {
-    return {weights->q_norm, weights->k_norm, true, config->owns_kv, config->k_eq_v};
+    return {weights->q_norm, k_norm, true, config->owns_kv, config->k_eq_v};
   }
   // Its own sliding K and V pass through scratch.
   bool gathers() const { return config->owns_kv && !attention.full; }
@@ -29,9 +30,9 @@ struct Layer {
   int64_t kv_width() const { return int64_t{2} * config->num_kv_heads * config->head_dim; }
 };
 
-// Resolves layer `index`; `kv` is the cache it reads.
+// Resolves layer `index`; `kv` is the cache it reads, k_norm the weight of its keys' norm.
 Layer MakeLayer(const ModelConfig& config, const ModelWeights& weights, int index,
-                const LayerKv& kv);
+                const LayerKv& kv, Tensor k_norm);
 
 // On entry h = input_norm(x). On exit x holds this layer's output and h = next_norm(x). ple: this
 // layer's per-layer input [T,P], or empty. window_copies: the step's, empty past the KV layers.

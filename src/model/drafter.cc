@@ -37,7 +37,9 @@ Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_we
       workspace_(std::make_unique<Workspace>(ops.device(), config, max_rows, activations)) {
   for (int i = 0; i < config.num_layers(); ++i) {
     const int donor = target_config.donor(config.layers[static_cast<size_t>(i)].kind);
-    workspace_->layers.push_back(MakeLayer(config, weights, i, arena.layer(donor)));
+    workspace_->layers.push_back(
+        MakeLayer(config, weights, i, arena.layer(donor),
+                  target_weights.layers.at(static_cast<size_t>(donor)).k_norm));
   }
 }
 

@@ -1,7 +1,10 @@
 #include "model/gemma4.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
+#include "base/result.h"
 #include "model/decoder_layer.h"
 
 namespace lapidary {
@@ -19,19 +22,52 @@ LayerKv ScratchLike(const LayerKv& kv, int32_t num_pages) {
   LayerKv scratch = kv;
   scratch.base = nullptr;
   scratch.offset = 0;
-  scratch.page_bytes = scratch.slab_bytes = 2 * kv.num_kv_heads * kv.head_bytes();
+  scratch.page_bytes = scratch.slab_bytes = kv.num_kv_heads * kv.head_bytes();
   scratch.pages_per_slab = 1;
   scratch.num_pages = num_pages;
   return scratch;
 }
 
+// The columns of a full layer's heads that RoPE rotates.
+int RotatedColumns(const ModelConfig& config, const LayerConfig& layer) {
+  return 2 * static_cast<int>(config.full_rope.rotary_factor * layer.head_dim / 2);
+}
+
+bool IsFoldable(const ModelConfig& config, const LayerConfig& layer) {
+  const int rotated = RotatedColumns(config, layer);
+  return layer.k_eq_v && rotated > 0 && rotated < layer.head_dim;
+}
+
 }  // namespace
 
-std::vector<KvLayerShape> KvShapes(const ModelConfig& config) {
+KvFoldChoice ChooseKvFold(const ModelConfig& config, KvFold fold, bool on_gpu) {
+  if (fold == KvFold::kOff) return {false, "as asked"};
+  const char* reason = nullptr;
+  bool has_full = false;
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.kind != LayerKind::kFull || !layer.owns_kv) continue;
+    has_full = true;
+    if (!IsFoldable(config, layer))
+      reason = "its full layers have values of their own";
+    else if (on_gpu && (layer.head_dim != kGpuFoldHeadDim ||
+                        RotatedColumns(config, layer) != kGpuFoldColumns))
+      reason = "GPU kernels fold heads of 512 columns of which 128 rotate";
+  }
+  if (!has_full) reason = "it has no full layers";
+  if (reason != nullptr && fold == KvFold::kOn)
+    throw StartupError(fmt::format("--kv-fold on: the model's cache cannot be folded: {}", reason));
+  if (reason != nullptr) return {false, reason};
+  if (fold == KvFold::kAuto && !on_gpu) return {false, "folded by default on a GPU only"};
+  return {true, "its full layers' values are their keys before the norm"};
+}
+
+std::vector<KvLayerShape> KvShapes(const ModelConfig& config, bool folds) {
   std::vector<KvLayerShape> shapes;
-  for (const LayerConfig& layer : config.layers)
-    shapes.push_back(
-        {layer.kind == LayerKind::kFull, layer.owns_kv, layer.num_kv_heads, layer.head_dim});
+  for (const LayerConfig& layer : config.layers) {
+    const bool full = layer.kind == LayerKind::kFull;
+    shapes.push_back({full, layer.owns_kv, layer.num_kv_heads, layer.head_dim,
+                      folds && full ? RotatedColumns(config, layer) : 0});
+  }
   return shapes;
 }
 
@@ -80,7 +116,8 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
       // Nothing read before it was written may change a result.
       workspace_->scratch.Poison();
     }
-    workspace_->layers.push_back(MakeLayer(config, weights, i, kv));
+    workspace_->layers.push_back(MakeLayer(
+        config, weights, i, kv, weights.layers.at(static_cast<size_t>(layer.kv_layer)).k_norm));
     workspace_->layers.back().checks_tables = limits.checks_tables;
     if (layer.kind == LayerKind::kSliding) workspace_->layers.back().attention.scratch = scratch;
   }

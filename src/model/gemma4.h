@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -20,8 +21,17 @@ struct StepOutput {
   Tensor logits;  // [O,V] f32, after the soft cap
 };
 
+// Whether full layers whose V is K before its norm keep the two folded (kv/layout.h).
+enum class KvFold : uint8_t { kAuto, kOn, kOff };  // auto: on a GPU, where model and kernels can
+struct KvFoldChoice {
+  bool folds = false;
+  std::string reason;  // half a sentence about the model
+};
+// Throws StartupError where folding is asked for and impossible.
+KvFoldChoice ChooseKvFold(const ModelConfig& config, KvFold fold, bool on_gpu);
+
 // The layers' shapes as the KV layout wants them.
-std::vector<KvLayerShape> KvShapes(const ModelConfig& config);
+std::vector<KvLayerShape> KvShapes(const ModelConfig& config, bool folds = false);
 
 class Gemma4 {
  public:

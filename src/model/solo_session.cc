@@ -10,7 +10,8 @@ SoloSession::SoloSession(const Checkpoint& target, const Checkpoint* drafter, Op
   CHECK(options.max_tokens > 0 && options.max_chunk > 0, "{} tokens in chunks of {}",
         options.max_tokens, options.max_chunk);
   const ModelConfig& config = target.config;
-  const KvLayout layout = KvLayout::Make(KvShapes(config), config.window, options.dtype);
+  const bool folds = ChooseKvFold(config, options.kv_fold, !device_.is_host()).folds;
+  const KvLayout layout = KvLayout::Make(KvShapes(config, folds), config.window, options.dtype);
   const int num_pages = (options.max_tokens + kPageTokens - 1) / kPageTokens;
   // Full pages live in the first slabs, sliding pages in the slabs behind them; slab 0 is reserved.
   const int full_slabs =

@@ -24,9 +24,10 @@ class SoloSession {
     int max_chunk = 0;   // of one Append
     bool fast_prefill = true;
     DType dtype = DType::kF32;  // activations and KV; a GPU takes bf16 only
+    KvFold kv_fold = KvFold::kAuto;
   };
 
-  // All arguments must outlive the session; drafter may be null.
+  // All arguments must outlive the session; drafter may be null. Throws as ChooseKvFold.
   SoloSession(const Checkpoint& target, const Checkpoint* drafter, Ops& ops,
               const Options& options);
 

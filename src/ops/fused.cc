@@ -11,11 +11,15 @@ void Ops::QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const RowSet& ro
   int64_t column = 0;
   if (qkv_spec.has_q) {
     const Tensor q = qkv.Cols(0, spec.num_heads * head_dim);
-    RmsNorm(q, q, qkv_spec.q_norm, spec.norm_eps, head_dim);
+    if (spec.kv.folded())
+      FoldedQueryNorm(q, qkv_spec, spec);
+    else
+      RmsNorm(q, q, qkv_spec.q_norm, spec.norm_eps, head_dim);
     Rope(q, rows, spec.kv.head_dim, spec.rope);
     column = q.cols();
   }
   if (!qkv_spec.has_kv) return;
+  CHECK(qkv_spec.k_eq_v || !spec.kv.folded(), "a folded cache where V is not K");
   const int64_t kv_width = spec.kv.num_kv_heads * head_dim;
   const Tensor k = qkv.Cols(column, kv_width);
   const Tensor v = qkv.Cols(column + kv_width, kv_width);

@@ -39,7 +39,7 @@ struct AttentionSpec {
 
 // How a layer's fused Q|K|V rows become normed, rotated Q and cached K, V.
 struct QkvSpec {
-  Tensor q_norm, k_norm;  // [Dh]
+  Tensor q_norm, k_norm;  // [Dh]; k_norm: of the layer that owns the cache
   bool has_q = true;      // the rows hold Q
   bool has_kv = true;     // the rows hold K (and V unless k_eq_v)
   bool k_eq_v = false;    // V is K before its norm
@@ -98,6 +98,9 @@ class Ops {
   virtual void SoftCap(Tensor x, float cap) = 0;
   // out[i] = in[rows[i]]; in place if rows ascend.                              rows [O] i32
   virtual void GatherRows(Tensor out, Tensor in, Tensor rows) = 0;
+  // q = norm(q; q_norm) for a folded cache, which keeps V where K does not rotate: q's columns
+  // there are multiplied by k_norm too, and rounded once. In place.                     [T,H*Dh]
+  virtual void FoldedQueryNorm(Tensor q, const QkvSpec& qkv_spec, const AttentionSpec& spec) = 0;
   // Rotates each head of x [T,H*Dh] by its row's position, half-split pairs (GEMMA4.md 4).
   virtual void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) = 0;
   // Brings pages of this sliding layer into its scratch. Before the layer's first store: a page may
@@ -141,8 +144,9 @@ class Ops {
   // out = gelu_tanh(in W^T) * up.                                               [T,N] [T,K]
   virtual void LinearGeluMul(Tensor out, Tensor in, const LinearWeight& weight, Tensor up);
 
-  // q of qkv: norm, RoPE, in place. k: norm, RoPE; v: weightless norm; both stored. Rounds q, k, v
-  // to their dtype after the norm and after RoPE. [T,(H+2Hkv)*Dh]
+  // q of qkv: norm (of a folded cache FoldedQueryNorm), RoPE, in place. k: norm, RoPE; v:
+  // weightless norm; both stored. Rounds q, k, v to their dtype after the norm and after RoPE.
+  // [T,(H+2Hkv)*Dh]
   virtual void QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const RowSet& rows,
                                 const AttentionSpec& spec);
   // x = (x + norm(h; post_norm)) * scale; h = norm(x; next_norm) unless next_norm is empty.   [T,D]

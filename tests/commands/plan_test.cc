@@ -84,11 +84,19 @@ TEST(Plan, BytesOfThePublishedModels) {
         << counted << " " << used;
     EXPECT_EQ(Number(plan, "weight_bytes"), 2 * Elements(m, false));
     EXPECT_EQ(Number(plan, "sliding_page_bytes"), 64 * m.sliding_token_bytes);
-    EXPECT_EQ(Number(plan, "full_page_bytes"), 64 * m.full_token_bytes);
-    EXPECT_EQ(Number(plan, "full_pages_per_slab"), m.full_pages);
     EXPECT_EQ(Number(plan, "sliding_pages_per_slab"), m.sliding_pages);
     EXPECT_EQ(Number(plan, "slab_bytes"), m.sliding_pages * 64 * m.sliding_token_bytes);
     EXPECT_EQ(Number(plan, "unused_slab_bytes"), 0);
+    // A token and KV head of a folded full layer has 640 columns instead of 1024.
+    EXPECT_EQ(plan.at("kv_folded").as_bool(), m.k_is_v);
+    EXPECT_EQ(Number(plan, "full_page_bytes"),
+              64 * m.full_token_bytes * (m.k_is_v ? 640 : 1024) / 1024);
+    EXPECT_EQ(Number(plan, "full_pages_per_slab"), m.k_is_v ? 16 : m.full_pages);
+    const json::object split = Plan({Config(m.name), "--device-memory", "80GiB", "--no-kv-fold"});
+    EXPECT_FALSE(split.at("kv_folded").as_bool());
+    EXPECT_EQ(Number(split, "full_page_bytes"), 64 * m.full_token_bytes);
+    EXPECT_EQ(Number(split, "full_pages_per_slab"), m.full_pages);
+    EXPECT_EQ(Number(split, "slab_bytes"), Number(plan, "slab_bytes"));
   }
 }
 
@@ -118,6 +126,25 @@ TEST(Plan, ABoundIsInBytesPagesTokensOrAShare) {
   const json::object twice = Plan({e4b, "--max-model-len", "4K", "--max-total-tokens", "8K"});
   EXPECT_EQ(Number(twice, "num_slabs"), 2 * Number(once, "num_slabs"));
   EXPECT_EQ(Number(once, "context"), 4096);
+}
+
+// The fold is the default on a GPU alone, and refused where values are no keys.
+TEST(Plan, AFoldedCache) {
+  for (const Model& m : kModels) {
+    SCOPED_TRACE(m.name);
+    EXPECT_FALSE(Plan({Config(m.name)}).at("kv_folded").as_bool());
+    if (m.k_is_v) {
+      EXPECT_TRUE(Plan({Config(m.name), "--kv-fold", "on"}).at("kv_folded").as_bool());
+      continue;
+    }
+    const ProgramResult refused =
+        RunProgram(LAPIDARY_PROGRAM, {"plan", Config(m.name), "--kv-fold", "on"});
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_THAT(refused.err, HasSubstr("--kv-fold on: the model's cache cannot be folded: its full "
+                                       "layers have values of their own"));
+  }
+  const ProgramResult told = RunProgram(LAPIDARY_PROGRAM, {"plan", Config("31B"), "--no-kv-fold"});
+  EXPECT_THAT(told.out, HasSubstr("K and V  split: as asked  [--kv-fold]"));
 }
 
 TEST(Plan, StepTokens) {

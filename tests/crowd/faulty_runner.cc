@@ -221,7 +221,7 @@ FaultyEngine MakeFaultyEngine(const std::string& name, const EngineOptions& opti
   loop.limits.max_length = options.max_model_len;
   loop.drafts.adaptive = false;
   loop.drafts.position = options.draft_position;
-  loop.layout = LayoutOf(config);
+  loop.layout = LayoutOf(name);
   loop.num_slabs = num_slabs;
   loop.end_ids.assign(config.eos_ids.begin(), config.eos_ids.end());
   loop.prefix_cache = options.prefix_cache;

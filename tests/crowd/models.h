@@ -1,4 +1,5 @@
-// The models that the tests of this folder run: pebble, and a small random one of each family.
+// The models that the tests of this folder run: pebble, and a small random one of each family, one
+// of them with its cache folded too.
 #ifndef LAPIDARY_TESTS_CROWD_MODELS_H_
 #define LAPIDARY_TESTS_CROWD_MODELS_H_
 
@@ -12,11 +13,12 @@
 namespace lapidary {
 
 inline constexpr const char* kFamilies[] = {"dense", "moe", "edge", "wide"};
-inline constexpr const char* kModels[] = {"dense", "moe", "edge", "wide", "pebble"};
+inline constexpr const char* kModels[] = {"dense", "moe", "moe_folded", "edge", "wide", "pebble"};
 
 std::unique_ptr<Checkpoint> LoadTarget(const std::string& name);
 std::unique_ptr<Checkpoint> LoadDrafter(const std::string& name);
-KvLayout LayoutOf(const ModelConfig& config);
+// Of an engine that MakeEngine makes.
+KvLayout LayoutOf(const std::string& name);
 
 // One thread; its drafter is loaded unless num_draft_tokens is 0.
 std::unique_ptr<Engine> MakeEngine(const std::string& name, EngineOptions options);

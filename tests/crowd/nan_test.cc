@@ -40,9 +40,8 @@ TEST_P(NanTest, MemoryThatWasNotWrittenChangesNoBit) {
     requests.back().num_choices = 1;  // choices share pages without a prefix cache
     alone.push_back(Ask(*calm_, requests.back())[0]);
   }
-  const int slabs =
-      static_cast<int>(KvBytesFor(GetParam(), kMaxLength, kMaxDrafts, 6) /
-                       static_cast<uint64_t>(LayoutOf(LoadTarget(GetParam())->config).slab_bytes));
+  const int slabs = static_cast<int>(KvBytesFor(GetParam(), kMaxLength, kMaxDrafts, 6) /
+                                     static_cast<uint64_t>(LayoutOf(GetParam()).slab_bytes));
   int64_t steps = 0, poisoned = 0;
   for (const bool cache : {false, true})
     for (const bool overlap : {false, true}) {

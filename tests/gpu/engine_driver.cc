@@ -61,11 +61,26 @@ T OrThrow(Result<T> result) {
 
 class Driver {
  public:
-  Driver(fs::path target, fs::path drafter, bool dummy, std::shared_ptr<Ops> ops)
-      : target_(std::move(target)), drafter_(std::move(drafter)), dummy_(dummy), ops_(ops) {}
+  Driver(fs::path target, fs::path drafter, bool dummy)
+      : target_(std::move(target)), drafter_(std::move(drafter)), dummy_(dummy) {}
 
-  // Two lines or more; whether the invariant run was one.
+  // With the cache folded and not, where it can be.
   bool Run() {
+    const ModelConfig config = OrThrow(ReadModelConfig(target_));
+    bool good = true;
+    for (const KvFold fold : {KvFold::kOff, KvFold::kOn}) {
+      if (fold == KvFold::kOn && !ChooseKvFold(config, KvFold::kAuto, true).folds) continue;
+      fold_ = fold;
+      // Of its own: what one engine keeps for itself goes with them.
+      ops_ = OpenGpuOps(BackendKind::kCuda);
+      good &= RunLayout();
+    }
+    return good;
+  }
+
+ private:
+  // Two lines or more; whether the invariant run was one.
+  bool RunLayout() {
     bool good = true;
     for (const bool invariant : {false, true}) {
       const std::vector<Answer> crowd = Ask(invariant, true, false, kCrowd, kCrowd);
@@ -77,16 +92,15 @@ class Driver {
       compare("not overlapped", Ask(invariant, false, false, kCrowd, kCrowd));
       if (!drafter_.empty()) compare("with drafts", Ask(invariant, true, true, kCrowd, kCrowd));
       const bool holds = (num_different == 0) == invariant;
-      fmt::print("{} {}, {}: {} answers differ from the crowd's\n", holds ? "ok  " : "FAIL",
-                 target_.filename().string(), invariant ? "batch-invariant" : "fastest",
-                 num_different);
+      fmt::print("{} {}{}, {}: {} answers differ from the crowd's\n", holds ? "ok  " : "FAIL",
+                 target_.filename().string(), fold_ == KvFold::kOn ? " folded" : "",
+                 invariant ? "batch-invariant" : "fastest", num_different);
       std::fflush(stdout);
       good &= holds;
     }
     return good;
   }
 
- private:
   std::unique_ptr<Checkpoint> Load(const fs::path& dir) const {
     if (dummy_) return OrThrow(MakeDummyCheckpoint(dir, uint64_t{1} << 40, ops_));
     LoadOptions options;
@@ -102,6 +116,7 @@ class Driver {
     options.batch_invariant = invariant;
     options.overlap = overlap;
     options.num_draft_tokens = 3;
+    options.kv_fold = fold_;
     auto drafter = drafts ? Load(drafter_) : nullptr;
     Engine engine(Load(target_), std::move(drafter), options);
     const int64_t free_bytes = ops_->device().free_bytes();
@@ -168,7 +183,8 @@ class Driver {
 
   const fs::path target_, drafter_;
   const bool dummy_;
-  const std::shared_ptr<Ops> ops_;
+  KvFold fold_ = KvFold::kAuto;
+  std::shared_ptr<Ops> ops_;
 };
 
 int Main(int argc, char** argv) {
@@ -190,8 +206,7 @@ int Main(int argc, char** argv) {
       const size_t colon = model.find(':');
       const std::string_view drafter =
           colon == std::string_view::npos ? std::string_view() : model.substr(colon + 1);
-      // Ops of its own: what one engine keeps for itself goes with them.
-      good &= Driver(model.substr(0, colon), drafter, dummy, OpenGpuOps(BackendKind::kCuda)).Run();
+      good &= Driver(model.substr(0, colon), drafter, dummy).Run();
     }
     return good ? 0 : 1;
   } catch (const std::exception& error) {

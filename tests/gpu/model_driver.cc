@@ -51,11 +51,13 @@ std::vector<int32_t> Prompt(int vocab_size) {
   return ids;
 }
 
-Answers Ask(const Checkpoint& target, const Checkpoint* drafter, Ops& ops, DType dtype) {
+Answers Ask(const Checkpoint& target, const Checkpoint* drafter, Ops& ops, DType dtype,
+            KvFold fold = KvFold::kAuto) {
   SoloSession::Options options;
   options.max_tokens = kPrompt + kDecoded + 8;
   options.max_chunk = kChunk;
   options.dtype = dtype;
+  options.kv_fold = fold;
   SoloSession session(target, drafter, ops, options);
   const std::vector<int32_t> ids = Prompt(target.config.vocab_size);
   Answers answers;
@@ -160,10 +162,16 @@ bool CompareModel(const std::string& name, const fs::path& dir, const fs::path& 
   Pair drafter;
   if (!draft_dir.empty()) drafter = Load(draft_dir, dummy, gpu_ops);
   const Answers truth = Ask(*target.cpu, drafter.cpu.get(), cpu_ops, DType::kF32),
-                cpu = Ask(*target.cpu, drafter.cpu.get(), cpu_ops, DType::kBf16),
-                gpu = Ask(*target.gpu, drafter.gpu.get(), *gpu_ops, DType::kBf16);
-  bool agrees = Compare(name, truth.target, cpu.target, gpu.target);
-  if (!cpu.draft.empty()) agrees &= Compare(name + " drafts", truth.draft, cpu.draft, gpu.draft);
+                cpu = Ask(*target.cpu, drafter.cpu.get(), cpu_ops, DType::kBf16);
+  bool agrees = true;
+  const bool folds = ChooseKvFold(target.gpu->config, KvFold::kAuto, true).folds;
+  for (const KvFold fold : {KvFold::kOff, KvFold::kOn}) {
+    if (fold == KvFold::kOn && !folds) continue;
+    const Answers gpu = Ask(*target.gpu, drafter.gpu.get(), *gpu_ops, DType::kBf16, fold);
+    const std::string what = name + (fold == KvFold::kOn ? " folded" : "");
+    agrees &= Compare(what, truth.target, cpu.target, gpu.target);
+    if (!cpu.draft.empty()) agrees &= Compare(what + " drafts", truth.draft, cpu.draft, gpu.draft);
+  }
   return agrees;
 }
 

@@ -32,7 +32,8 @@ class Sequences {
   Sequences(const Checkpoint& checkpoint, Ops& ops)
       : ops_(ops),
         config_(checkpoint.config),
-        layout_(KvLayout::Make(KvShapes(config_), config_.window, DType::kBf16)),
+        layout_(KvLayout::Make(KvShapes(config_, ChooseKvFold(config_, KvFold::kAuto, true).folds),
+                               config_.window, DType::kBf16)),
         arena_(layout_,
                1 + NumSlabs(layout_.full_pages_per_slab) + NumSlabs(layout_.sliding_pages_per_slab),
                ops.device()),

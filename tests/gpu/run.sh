@@ -7,7 +7,7 @@
 #   stress    in the folder of `make gpu-stress`, whose blocks wait for random times: 200 repeats of every case, the same bits
 #   models    padding of decode graphs; few layers against the CPU; pebble, the families and full widths against transformers (needs Python with
 #             torch and transformers)
-#   invariance  requests alone, in a crowd, with drafts and with steps not overlapped
+#   invariance  requests alone, in a crowd, with drafts and with steps not overlapped; 26B with its cache folded and split
 #   bench     every op, timed
 set -uo pipefail
 what=${1:-ops} filter=${2:-} folder=$(realpath "${3:-.}")
@@ -73,7 +73,7 @@ case $what in
   invariance)
     step invariance "$folder/engine_driver" "$folder/models/pebble:$folder/models/pebble-assistant" \
       "dummy=$folder/configs/gemma-4-E2B-it:$folder/configs/gemma-4-E2B-it-assistant" \
-      "dummy=$folder/configs/gemma-4-26B-A4B-it" || status=1
+      "dummy=$folder/configs/gemma-4-26B-A4B-it:$folder/configs/gemma-4-26B-A4B-it-assistant" || status=1
     ;;
   *) echo "usage: run.sh ops|sanitize|stress|models|invariance|bench [FILTER] [FOLDER]" >&2; exit 2 ;;
 esac

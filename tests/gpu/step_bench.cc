@@ -35,7 +35,9 @@ double MeasureStep(const std::filesystem::path& dir, const std::shared_ptr<Ops>&
       MakeDummyCheckpoint(dir, static_cast<uint64_t>(device.free_bytes()), ops);
   if (!made.ok()) throw StartupError(made.error().message);
   const Checkpoint& model = *made.value();
-  const KvLayout layout = KvLayout::Make(KvShapes(model.config), model.config.window, DType::kBf16);
+  const bool folds = ChooseKvFold(model.config, KvFold::kAuto, true).folds;
+  const KvLayout layout =
+      KvLayout::Make(KvShapes(model.config, folds), model.config.window, DType::kBf16);
   const int cells = context / kPageTokens + 1;
   const int64_t pages = int64_t{rows} * cells;
   const int full_slabs = Slabs(pages, layout.full_pages_per_slab),

@@ -22,10 +22,17 @@ std::unique_ptr<Checkpoint> Load(const std::string& name) {
   return std::move(checkpoint).value();
 }
 
-class ReferenceTest : public testing::TestWithParam<const char*> {
+struct Family {
+  const char* name;
+  bool folds = false;  // K into V
+};
+
+class ReferenceTest : public testing::TestWithParam<Family> {
  protected:
-  std::unique_ptr<Checkpoint> target_ = Load(GetParam());
-  std::unique_ptr<Checkpoint> drafter_ = Load(std::string(GetParam()) + "-assistant");
+  const std::string name_ = GetParam().name;
+  const KvFold fold_ = GetParam().folds ? KvFold::kOn : KvFold::kOff;
+  std::unique_ptr<Checkpoint> target_ = Load(name_);
+  std::unique_ptr<Checkpoint> drafter_ = Load(name_ + "-assistant");
   std::unique_ptr<Ops> ops_ = MakeCpuOps(2);
 
   std::vector<int32_t> Prompt(int length) const {
@@ -37,7 +44,7 @@ class ReferenceTest : public testing::TestWithParam<const char*> {
   // Logits of every position, bit for bit, with this cutting.
   std::vector<float> Logits(const std::vector<int32_t>& ids, int chunk, bool fast_prefill = true) {
     SoloSession session(*target_, nullptr, *ops_,
-                        {static_cast<int>(ids.size()), chunk, fast_prefill, DType::kF32});
+                        {static_cast<int>(ids.size()), chunk, fast_prefill, DType::kF32, fold_});
     std::vector<float> all;
     for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(chunk)) {
       const size_t count = std::min(static_cast<size_t>(chunk), ids.size() - begin);
@@ -53,12 +60,13 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 TEST_P(ReferenceTest, EqualsTheGoldens) {
-  const Safetensors file = Safetensors::Open(kData + GetParam() + "/goldens.safetensors").value();
+  const Safetensors file = Safetensors::Open(kData + name_ + "/goldens.safetensors").value();
   for (const int chunk : {0, 1, 7, 64}) {
     std::string failures;
-    GoldenCheck check(*target_, drafter_.get(), *ops_, {chunk}, [&](const std::string& line) {
-      if (line.starts_with("FAIL")) failures += line + "\n";
-    });
+    GoldenCheck check(*target_, drafter_.get(), *ops_, {chunk, 1e-3, DType::kF32, fold_},
+                      [&](const std::string& line) {
+                        if (line.starts_with("FAIL")) failures += line + "\n";
+                      });
     const auto counts = check.Run(ReadGoldens(file));
     ASSERT_TRUE(counts.ok()) << counts.error().message;
     EXPECT_EQ(counts.value().failed, 0) << failures;
@@ -68,11 +76,12 @@ TEST_P(ReferenceTest, EqualsTheGoldens) {
 }
 
 TEST_P(ReferenceTest, AWrongWeightFails) {
-  const Safetensors file = Safetensors::Open(kData + GetParam() + "/goldens.safetensors").value();
+  const Safetensors file = Safetensors::Open(kData + name_ + "/goldens.safetensors").value();
   std::vector<Bf16> changed(static_cast<size_t>(target_->config.hidden), ToBf16(1.0f));
   target_->weights.layers[1].post_attn_norm =
       MakeTensor(changed.data(), DType::kBf16, target_->config.hidden);
-  GoldenCheck check(*target_, nullptr, *ops_, {}, [](const std::string&) {});
+  GoldenCheck check(*target_, nullptr, *ops_, {0, 1e-3, DType::kF32, fold_},
+                    [](const std::string&) {});
   EXPECT_GT(check.Run(ReadGoldens(file)).value().failed, 0);
 }
 
@@ -129,7 +138,7 @@ TEST_P(ReferenceTest, RowsThatStopEarlyChangeNoBit) {
   for (const int chunk : {1, 33, 64, 100}) {
     std::vector<std::vector<float>> last;
     for (const bool fast : {true, false}) {
-      SoloSession session(*target_, nullptr, *ops_, {100, chunk, fast, DType::kF32});
+      SoloSession session(*target_, nullptr, *ops_, {100, chunk, fast, DType::kF32, fold_});
       StepOutput out;
       for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(chunk))
         out = session.Append(
@@ -144,8 +153,8 @@ TEST_P(ReferenceTest, RowsThatStopEarlyChangeNoBit) {
 // Three sequences of different lengths in one batch, their pages interleaved: each row has the bits
 // it has alone.
 TEST_P(ReferenceTest, ARowInABatchEqualsTheRowAlone) {
-  const KvLayout layout =
-      KvLayout::Make(KvShapes(target_->config), target_->config.window, DType::kF32);
+  const KvLayout layout = KvLayout::Make(KvShapes(target_->config, GetParam().folds),
+                                         target_->config.window, DType::kF32);
   KvArena arena(layout, 40, HostDevice());
   arena.Poison();
   Gemma4::Limits limits{400, 400, true, DType::kF32, 40};
@@ -174,8 +183,13 @@ TEST_P(ReferenceTest, ARowInABatchEqualsTheRowAlone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, ReferenceTest, testing::Values("dense", "moe", "edge", "wide"),
-                         [](const auto& family) { return std::string(family.param); });
+INSTANTIATE_TEST_SUITE_P(Families, ReferenceTest,
+                         testing::Values(Family{"dense"}, Family{"dense", true}, Family{"moe"},
+                                         Family{"moe", true}, Family{"edge"}, Family{"wide"}),
+                         [](const auto& family) {
+                           return std::string(family.param.name) +
+                                  (family.param.folds ? "_folded" : "");
+                         });
 
 }  // namespace
 }  // namespace lapidary

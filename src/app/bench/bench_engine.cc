@@ -156,8 +156,9 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   drafter_reason_ = model.drafter_reason;
   has_drafter_ = model.drafter != nullptr;
   const DType kv_dtype = plan_.layout.dtype;
-  target_work_.emplace(model.target->config, kv_dtype, options.fast_prefill);
-  if (has_drafter_) drafter_work_.emplace(model.drafter->config, kv_dtype, false);
+  const bool folds = plan_.fold.folds;
+  target_work_.emplace(model.target->config, kv_dtype, folds, options.fast_prefill);
+  if (has_drafter_) drafter_work_.emplace(model.drafter->config, kv_dtype, folds, false);
   options = WithModel(plan_.options, flags.model, model);
   engine_ = std::make_unique<Engine>(std::move(model.target), std::move(model.drafter), options);
   ready_seconds_ = Now() - start;
@@ -249,6 +250,7 @@ json::object BenchEngine::Tell() const {
       {"context", engine_->max_model_len()},
       {"kv_slabs", plan_.num_slabs},
       {"slab_bytes", plan_.layout.slab_bytes},
+      {"kv_folded", plan_.fold.folds},
       {"chunk_tokens", options.chunk_tokens},
       {"max_running_requests", options.max_running_requests},
       {"prefix_cache", options.prefix_cache},

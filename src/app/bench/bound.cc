@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "model/gemma4.h"
 #include "model/tensor_spec.h"
 
 namespace lapidary {
@@ -34,17 +35,19 @@ double StepWork::SecondsAt(const Ceilings& ceilings) const {
   return seconds(products) + seconds(attention);
 }
 
-ModelWork::ModelWork(const ModelConfig& config, DType kv_dtype, bool fast_prefill)
+ModelWork::ModelWork(const ModelConfig& config, DType kv_dtype, bool folds, bool fast_prefill)
     : num_experts_(config.moe.num_experts), top_k_(config.moe.top_k) {
   if (const CentroidConfig& centroids = config.centroids; centroids.num_centroids > 0)
     head_share_ = 1.0 * centroids.top_k / centroids.num_centroids;
   const int last_owner =
       std::max(config.donor(LayerKind::kSliding), config.donor(LayerKind::kFull));
+  const std::vector<KvLayerShape> shapes = KvShapes(config, folds);
   for (int i = 0; i < config.num_layers(); ++i) {
     const LayerConfig& layer = config.layers[static_cast<size_t>(i)];
     Layer& work = layers_.emplace_back();
-    work.kv_bytes =
-        2.0 * layer.num_kv_heads * layer.head_dim * static_cast<double>(SizeOf(kv_dtype));
+    const KvLayerShape& kv = shapes[static_cast<size_t>(i)];
+    work.kv_bytes = 1.0 * kv.num_kv_heads * KvRowColumns(kv.head_dim, kv.fold_columns) *
+                    static_cast<double>(SizeOf(kv_dtype));
     work.key_flops = 4.0 * config.num_heads * layer.head_dim;
     work.window = layer.kind == LayerKind::kSliding ? config.window : 0;
     work.of_prompts = !fast_prefill || i <= last_owner;

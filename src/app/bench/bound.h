@@ -29,9 +29,9 @@ struct StepWork {
 
 class ModelWork {
  public:
-  // The KV cache is in `kv_dtype`. fast_prefill: rows of a prompt stop after the last layer that
-  // owns K and V, but the last one.
-  ModelWork(const ModelConfig& config, DType kv_dtype, bool fast_prefill);
+  // The KV cache is in `kv_dtype`, that of full layers folded or not. fast_prefill: rows of a
+  // prompt stop after the last layer that owns K and V, but the last one.
+  ModelWork(const ModelConfig& config, DType kv_dtype, bool folds, bool fast_prefill);
 
   // One row each of this many sequences, or several (drafts to verify), whose contexts are as long.
   // MoE layers read the experts that independent rows would choose.

@@ -35,8 +35,8 @@ constexpr Expected kDrafts[] = {
 
 RunBound BoundFor(const Expected& expected, int num_requests, int prompt, int answer) {
   const std::string name = std::string("gemma-4-") + expected.model + "-it";
-  const ModelWork target(ConfigOf(name), DType::kBf16, true);
-  const ModelWork drafter(ConfigOf(name + "-assistant"), DType::kBf16, false);
+  const ModelWork target(ConfigOf(name), DType::kBf16, false, true);
+  const ModelWork drafter(ConfigOf(name + "-assistant"), DType::kBf16, false, false);
   RunShape run;
   run.lengths.assign(static_cast<size_t>(num_requests), {prompt, answer});
   run.num_sequences = num_requests == 1 ? 1 : expected.num_sequences;
@@ -76,12 +76,23 @@ TEST(Bound, WithDrafts) {
 TEST(Bound, TheSlowerCeilingCounts) {
   RunShape run;
   run.lengths = {{10, 11}};
-  const ModelWork work(ConfigOf("gemma-4-E2B-it"), DType::kF32, true);
+  const ModelWork work(ConfigOf("gemma-4-E2B-it"), DType::kF32, false, true);
   const double fast = BoundOf(run, work, nullptr, {30, 0, 1000}).step_ms;
   EXPECT_NEAR(BoundOf(run, work, nullptr, {60, 0, 1000}).step_ms, fast / 2, 1e-9);
   EXPECT_NEAR(BoundOf(run, work, nullptr, {30, 0, 2000}).step_ms, fast, 1e-9);
   EXPECT_NEAR(BoundOf(run, work, nullptr, {30, 0, 1e-4}).step_ms,
               2 * BoundOf(run, work, nullptr, {30, 0, 2e-4}).step_ms, 1e-6);
+}
+
+// Five full layers of two KV heads keep 640 columns a key instead of 1024; nothing else changes.
+TEST(Bound, AFoldedCacheIsReadOnce) {
+  const ModelConfig config = ConfigOf("gemma-4-26B-A4B-it");
+  const ModelWork split(config, DType::kBf16, false, true),
+      folded(config, DType::kBf16, true, true);
+  const StepWork a = split.Decode(80, 1, 1500), b = folded.Decode(80, 1, 1500);
+  EXPECT_EQ(a.attention.bytes - b.attention.bytes, 80.0 * 1500 * 5 * 2 * (1024 - 640) * 2);
+  EXPECT_EQ(a.products.bytes, b.products.bytes);
+  EXPECT_EQ(a.attention.flops, b.attention.flops);
 }
 
 }  // namespace

@@ -178,6 +178,20 @@ void AddMemoryFlags(CLI::App& app, MemoryFlags& flags, EngineOptions& options) {
   AddTokenCount(app, "--max-total-tokens", flags.max_total_tokens, "KV cache in tokens");
   app.add_option("--num-gpu-blocks-override", flags.num_pages, "KV cache in pages of 64 tokens")
       ->check(CLI::Range(1, 1 << 24));
+  AddKvFoldFlag(app, options.kv_fold);
+}
+
+void AddKvFoldFlag(CLI::App& app, KvFold& fold) {
+  app.add_option_function<std::string>(
+         "--kv-fold",
+         [&fold](const std::string& given) {
+           fold = given == "on" ? KvFold::kOn : given == "off" ? KvFold::kOff : KvFold::kAuto;
+         },
+         "full layers whose values are keys before their norm keep the two in one: on, off; auto: "
+         "on a GPU (auto)")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+  app.add_flag_callback(
+      "--no-kv-fold", [&fold] { fold = KvFold::kOff; }, "the same as --kv-fold off");
 }
 
 MemoryBudget MemoryBudget::Of(const Ops* gpu) {
@@ -216,7 +230,8 @@ MemoryPlan PlanMemory(const ModelConfig& config, const MemoryFlags& flags, Engin
   limits.max_rows = Scheduler::MaxRows(step);
   limits.max_output_rows = Scheduler::MaxOutputRows(step);
   limits.activations = device.dtype();
-  plan.layout = KvLayout::Make(KvShapes(config), config.window, device.dtype());
+  plan.fold = ChooseKvFold(config, options.kv_fold, !device.is_cpu);
+  plan.layout = KvLayout::Make(KvShapes(config, plan.fold.folds), config.window, device.dtype());
   limits.max_scratch_pages = Scheduler::MaxScratchPages(plan.layout, step);
   plan.workspace_bytes = static_cast<uint64_t>(Gemma4::WorkspaceBytes(config, limits));
   const KvFormula formula(plan.layout, step.max_drafts);
@@ -231,6 +246,10 @@ MemoryPlan PlanMemory(const ModelConfig& config, const MemoryFlags& flags, Engin
   options.kv_bytes = std::max(plan.kv_bytes, uint64_t{1});
   plan.options = std::move(options);
   return plan;
+}
+
+std::string MemoryPlan::CacheLine() const {
+  return fmt::format("{}: {}  [--kv-fold]", fold.folds ? "folded" : "split", fold.reason);
 }
 
 std::string GiB(uint64_t bytes) {

@@ -35,17 +35,23 @@ Result<int> ParseTokenCount(const std::string& text);
 // An option that takes such a count.
 void AddTokenCount(CLI::App& app, const std::string& names, int& value, const std::string& text);
 
+// --kv-fold and --no-kv-fold.
+void AddKvFoldFlag(CLI::App& app, KvFold& fold);
+
 struct MemoryPlan {
   bool is_cpu = true;
   uint64_t device_bytes = 0, weight_bytes = 0, workspace_bytes = 0;
   uint64_t kv_bytes = 0;  // the bound
   std::string kv_reason;  // where the bound comes from, with its flag
   KvLayout layout;
+  KvFoldChoice fold;
   int64_t num_slabs = 0;  // usable ones: within the bound and what running requests can fill
   int context = 0;        // 0: not one request fits
   EngineOptions options;  // with the bound and the chunk
   // How many requests of this length the slabs hold at a time.
   int64_t Requests(int num_tokens) const;
+  // How full layers keep K and V, and why.
+  std::string CacheLine() const;
   // The lengths that plans are compared by, as far as the model's context goes.
   std::vector<int> Lengths() const;
   int max_position = 0;

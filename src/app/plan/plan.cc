@@ -35,6 +35,7 @@ void PrintLines(const MemoryPlan& plan, bool is_cpu) {
              plan.num_slabs, layout.slab_bytes,
              GiB(static_cast<uint64_t>(plan.num_slabs) * static_cast<uint64_t>(layout.slab_bytes)),
              plan.kv_reason);
+  fmt::print("K and V  {}\n", plan.CacheLine());
   fmt::print(
       "slab     {} full pages or {} sliding pages of {} tokens ({} and {} bytes), {} unused\n",
       layout.full_pages_per_slab, layout.sliding_pages_per_slab, kPageTokens,
@@ -52,6 +53,8 @@ void PrintJson(const MemoryPlan& plan, bool is_cpu) {
                             {"weight_bytes", plan.weight_bytes},
                             {"workspace_bytes", plan.workspace_bytes},
                             {"kv_dtype", is_cpu ? "f32" : "bf16"},
+                            {"kv_folded", plan.fold.folds},
+                            {"kv_fold_reason", plan.fold.reason},
                             {"kv_bytes", plan.num_slabs * layout.slab_bytes},
                             {"kv_bound", plan.kv_reason},
                             {"num_slabs", plan.num_slabs},

@@ -64,6 +64,7 @@ void PrintPlan(const ServeFlags& flags, const MemoryPlan& plan, const ModelConfi
              "plan    GiB of {} available: weights {}{}, workspace {}, KV {} of at most {}: {}\n",
              GiB(plan.device_bytes), GiB(plan.weight_bytes), plan.is_cpu ? " (mapped)" : "",
              GiB(plan.workspace_bytes), GiB(kv), GiB(plan.kv_bytes), plan.kv_reason);
+  fmt::print(stderr, "        K and V of full layers {}\n", plan.CacheLine());
   std::string fits;
   for (const int tokens : plan.Lengths())
     fits +=
@@ -115,6 +116,8 @@ json::object TellPlan(const MemoryPlan& plan) {
           {"num_slabs", plan.num_slabs},
           {"slab_bytes", plan.layout.slab_bytes},
           {"kv_bound", plan.kv_reason},
+          {"kv_folded", plan.fold.folds},
+          {"kv_fold_reason", plan.fold.reason},
           {"chunk_tokens", plan.options.chunk_tokens},
           {"max_running_requests", plan.options.max_running_requests},
           {"page_tokens", kPageTokens}};

@@ -104,9 +104,10 @@ Result<CheckCounts> GoldenCheck::Run(const Goldens& goldens) {
         "", ""};
   if (options_.chunk <= 0)
     options_.chunk = static_cast<int>(std::min<size_t>(longest_prompt, 1024));
-  session_ = std::make_unique<SoloSession>(
-      target_, drafter_, ops_,
-      SoloSession::Options{static_cast<int>(longest), options_.chunk, true, options_.dtype});
+  session_ =
+      std::make_unique<SoloSession>(target_, drafter_, ops_,
+                                    SoloSession::Options{static_cast<int>(longest), options_.chunk,
+                                                         true, options_.dtype, options_.kv_fold});
   bool has_drafts = false;
   for (const TextEntry& entry : entries.value()) {
     std::vector<float> last_hidden;

@@ -26,6 +26,7 @@ class GoldenCheck {
     int chunk = 0;  // prompt tokens a step; 0: at once
     double max_abs = 1e-3;
     DType dtype = DType::kF32;  // activations and KV
+    KvFold kv_fold = KvFold::kAuto;
   };
   // drafter may be null: draft entries are then skipped. print gets one line a check.
   GoldenCheck(const Checkpoint& target, const Checkpoint* drafter, Ops& ops, const Options& options,

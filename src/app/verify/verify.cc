@@ -7,6 +7,7 @@
 #include "app/command.h"
 #include "app/model/find_model.h"
 #include "app/model/load_model.h"
+#include "app/plan/memory_plan.h"
 #include "app/verify/golden_check.h"
 #include "io/safetensors.h"
 #include "ops/cpu/cpu_ops.h"
@@ -70,6 +71,7 @@ std::function<int()> SetUpVerify(CLI::App& app) {
   AddBackendFlag(app, flags->backend);
   app.add_option("--dtype", flags->dtype, "of activations and KV: auto: bfloat16 on a GPU")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
+  AddKvFoldFlag(app, flags->check.kv_fold);
   app.add_option("--chunk", flags->check.chunk, "prompt tokens a step (0: all at once)")
       ->check(CLI::Range(0, 65536));
   app.add_option("--max-abs", flags->check.max_abs, "largest difference allowed in float32")

@@ -38,19 +38,19 @@ int64_t UnitFloats(const DecodeAttentionParams& p) {
   return int64_t{PartialRows(p)} * (p.kv.head_dim + 2);
 }
 
-template <int kHeadDim, int kRowTiles>
+template <int kHeadDim, int kRowTiles, bool kFolded>
 void LaunchFor(const DecodeAttentionParams& p, Stream stream) {
-  using Config = DecodeConfig<kHeadDim, kRowTiles>;
+  using Config = DecodeConfig<kHeadDim, kRowTiles, kFolded>;
   Launch(kName, DecodeAttentionKernel<Config>,
          {static_cast<unsigned>(NumSms()), Config::kThreads, Config::kSharedBytes}, stream, p);
 }
 
-template <int kHeadDim>
+template <int kHeadDim, bool kFolded = false>
 void LaunchFor(const DecodeAttentionParams& p, Stream stream) {
   if (TileRows(p) == kOneTileRows)
-    LaunchFor<kHeadDim, 1>(p, stream);
+    LaunchFor<kHeadDim, 1, kFolded>(p, stream);
   else
-    LaunchFor<kHeadDim, 2>(p, stream);
+    LaunchFor<kHeadDim, 2, kFolded>(p, stream);
   const int parts = (PartialRows(p) * (kHeadDim / 4) + kCombineThreads - 1) / kCombineThreads;
   Launch("DecodeCombine", DecodeCombineKernel<kHeadDim>,
          {dim3(static_cast<unsigned>(NumSms()), static_cast<unsigned>(parts)), kCombineThreads},
@@ -70,8 +70,21 @@ TensorMap MakeKvMap(const void* arena, int64_t arena_bytes, int head_dim, int st
   return MakeTensorMap(spec);
 }
 
+TensorMap MakeFoldedMap(const void* arena, int64_t arena_bytes, int keys, int blocks) {
+  constexpr int64_t kTileBytes = int64_t{kPageTokens} * kFoldedColumns * 2;
+  TensorMapSpec spec;
+  spec.base = arena;
+  spec.rank = 4;
+  spec.dims = {64, kPageTokens, kFoldedColumns / 64,
+               static_cast<uint64_t>((arena_bytes - kTileBytes) / kFoldedUnitBytes + 1)};
+  spec.strides = {2 * kFoldedColumns, 128, kFoldedUnitBytes};
+  spec.box = {64, static_cast<uint32_t>(keys), static_cast<uint32_t>(blocks), 1};
+  return MakeTensorMap(spec);
+}
+
 int DecodeStageKeys(const DecodeAttentionParams& p) {
   const bool one = TileRows(p) == kOneTileRows;
+  if (p.kv.folded) return DecodeConfig<512, 1, true>::kStageKeys;
   if (p.kv.head_dim == 512)
     return one ? DecodeConfig<512, 1>::kStageKeys : DecodeConfig<512, 2>::kStageKeys;
   return one ? DecodeConfig<256, 1>::kStageKeys : DecodeConfig<256, 2>::kStageKeys;
@@ -87,10 +100,10 @@ void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream) {
   Require(p.rows.num_rows <= kMaxDecodeSequences, kName, "rows", p.rows.num_rows);
   Require(p.num_heads % p.kv.num_kv_heads == 0, kName, "query heads", p.num_heads);
   Require(p.q_stride % 8 == 0 && Aligned16(p.q), kName, "row stride", p.q_stride);
+  Require(!p.kv.folded || p.window == 0, kName, "window", p.window);
   Require(ItemUnits(p) <= kMaxItemUnits, kName, "page table cells", p.rows.table_stride);
-  const int64_t row_bytes = 2 * p.kv.head_dim;
-  Require(p.kv.slab_bytes % row_bytes == 0 && p.kv.page_bytes % row_bytes == 0 &&
-              p.kv.offset % row_bytes == 0,
+  const int64_t unit = p.kv.folded ? kFoldedUnitBytes : 2 * p.kv.head_dim;
+  Require(p.kv.slab_bytes % unit == 0 && p.kv.page_bytes % unit == 0 && p.kv.offset % unit == 0,
           kName, "page bytes", p.kv.page_bytes);
   if (p.rows.num_rows == 0) return;
   p.partial_rows = PartialRows(p);
@@ -100,6 +113,8 @@ void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream) {
                                               int64_t{NumSms()} * p.block_units * UnitFloats(p));
   if (p.kv.head_dim == 256)
     LaunchFor<256>(p, stream);
+  else if (p.kv.head_dim == 512 && p.kv.folded)
+    LaunchFor<512, true>(p, stream);
   else if (p.kv.head_dim == 512)
     LaunchFor<512>(p, stream);
   else

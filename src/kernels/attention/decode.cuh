@@ -4,10 +4,12 @@
 #ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_
 #define LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_
 
+#include <cstddef>
 #include <type_traits>
 
 #include "kernels/attention/decode.h"
 #include "kernels/attention/decode_schedule.cuh"
+#include "kernels/attention/page.cuh"
 #include "kernels/common/math.cuh"
 #include "kernels/common/ptx.cuh"
 
@@ -105,13 +107,17 @@ struct DecodeKernel {
   };
 
   struct Ring {
-    uint32_t stages, full, empty;  // shared addresses
+    uint32_t base;  // of the block's shared memory
     int stage = 0;
     uint32_t phase = 0;
 
-    __device__ uint32_t data() const { return stages + stage * Config::kStageBytes; }
-    __device__ uint32_t full_barrier() const { return full + stage * 8; }
-    __device__ uint32_t empty_barrier() const { return empty + stage * 8; }
+    __device__ uint32_t data() const { return base + stage * Config::kStageBytes; }
+    __device__ uint32_t full_barrier() const {
+      return base + Config::kSmall + offsetof(Shared, full) + stage * 8;
+    }
+    __device__ uint32_t empty_barrier() const {
+      return base + Config::kSmall + offsetof(Shared, empty) + stage * 8;
+    }
     __device__ void Advance() {
       if (++stage == Config::kStages) stage = 0, phase ^= 1;
     }
@@ -134,16 +140,19 @@ struct DecodeKernel {
         const int my_page = base + lane <= range.last_page ? table[base + lane] : 0;
         for (int i = 0; i < 32 && base + i <= range.last_page; ++i) {
           const int page = __shfl_sync(kFullWarp, my_page, i);
-          const int64_t bytes = int64_t{page / p.kv.pages_per_slab} * p.kv.slab_bytes +
-                                int64_t{page % p.kv.pages_per_slab} * p.kv.page_bytes + p.kv.offset;
-          int row =
-              static_cast<int>(bytes / (2 * Config::kHeadDim)) + walk.kv_head() * 2 * kPageTokens;
-          // K, then V right behind it.
-          for (int part = 0; part < 2 * Config::kTileStages; ++part, row += Config::kStageKeys) {
+          const int64_t bytes = PageOffset(p.kv, page) + walk.kv_head() * KvHeadBytes(p.kv);
+          const int first =
+              static_cast<int>(bytes / (Config::kFolded ? kFoldedUnitBytes : 2 * Config::kHeadDim));
+          // K, then V right behind it; or both at once.
+          for (int key = 0; key < (Config::kFolded ? 1 : 2) * kPageTokens;
+               key += Config::kStageKeys) {
             MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
             if (lane == 0) {
               MbarrierArriveExpect(ring.full_barrier(), Config::kStageBytes);
-              TmaLoad3d(ring.data(), &p.kv_map, 0, row, 0, ring.full_barrier(), policy);
+              if constexpr (Config::kFolded)
+                TmaLoad4d(ring.data(), &p.kv_map, 0, key, 0, first, ring.full_barrier(), policy);
+              else
+                TmaLoad3d(ring.data(), &p.kv_map, 0, first + key, 0, ring.full_barrier(), policy);
             }
             __syncwarp();
             ring.Advance();
@@ -163,12 +172,13 @@ struct DecodeKernel {
     for (int i = static_cast<int>(threadIdx.x); i < Config::kRows * kChunks;
          i += Config::kConsumers) {
       const int r = i / kChunks, chunk = i % kChunks;
+      const int from = Config::kFolded ? FoldedKeyBlock(chunk / 8) * 8 + chunk % 8 : chunk;
       const int packed = walk.tile() * Config::kRows + r, row = packed / group;
       uint4 v = make_uint4(0, 0, 0, 0);
       if (row < walk.s.num_rows)
         v = *reinterpret_cast<const uint4*>(
             p.q + int64_t{walk.s.first_row + row} * p.q_stride +
-            int64_t{walk.kv_head() * group + packed % group} * Config::kHeadDim + chunk * 8);
+            int64_t{walk.kv_head() * group + packed % group} * Config::kHeadDim + from * 8);
       const uint32_t address =
           q_shared + (chunk / 8) * (Config::kRows * 128) + Swizzle128(r, chunk % 8);
       asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),
@@ -232,8 +242,8 @@ struct DecodeKernel {
 #pragma unroll
       for (int n = 0; n < kColumnTiles; n += 2) {
         uint32_t v[4];
-        LoadMatrix4Transposed(v,
-                              ring.data() + StageOffset(key, warp * kColumnTiles + n + lane / 16));
+        const int chunk = Config::kValueChunk + warp * kColumnTiles + n + lane / 16;
+        LoadMatrix4Transposed(v, ring.data() + StageOffset(key, chunk));
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
           Mma16816(state.o[m][n], weights[m], v[0], v[1]);
@@ -253,8 +263,8 @@ struct DecodeKernel {
            i += Config::kConsumers) {
         const int key = i / kChunks, in_page = part * Config::kStageKeys + key;
         if (in_page >= begin && in_page < end) continue;
-        asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(ring.data() +
-                                                                   StageOffset(key, i % kChunks)),
+        asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(
+                         ring.data() + StageOffset(key, Config::kValueChunk + i % kChunks)),
                      "r"(0)
                      : "memory");
       }
@@ -354,7 +364,7 @@ struct DecodeKernel {
                          static_cast<int>(threadIdx.x) % 32 / 4) /
                         group;
         range.end[m][i] = row < walk.s.num_rows ? p.rows.key_ends[walk.s.first_row + row] : 0;
-        range.begin[m][i] = KeyBegin(range.end[m][i], p.window);
+        if constexpr (!Config::kFolded) range.begin[m][i] = KeyBegin(range.end[m][i], p.window);
       }
     return range;
   }
@@ -377,17 +387,18 @@ struct DecodeKernel {
       Ring keys = ring;
       for (int part = 0; part < warp * 8 / Config::kStageKeys; ++part) keys.Advance();
       Scores(s, q_shared, keys.data(), warp);
-      ReleaseTile(ring);
+      if constexpr (!Config::kFolded) ReleaseTile(ring);
       const int position = page * kPageTokens + warp * 8 + lane % 4 * 2;
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int key = position + i % 2;
-          if (key < rows.begin[m][i / 2] || key >= rows.end[m][i / 2]) s[m][i] = -INFINITY;
+          const bool begun = Config::kFolded || key >= rows.begin[m][i / 2];
+          if (!begun || key >= rows.end[m][i / 2]) s[m][i] = -INFINITY;
         }
       Softmax(state, s, shared, p_shared, warp);
-      WaitTile(ring);
+      if constexpr (!Config::kFolded) WaitTile(ring);
       const int begin = item.keys.begin - page * kPageTokens,
                 end = item.keys.end - page * kPageTokens;
       if (begin > 0 || end < kPageTokens) ZeroValues(ring, begin, end);
@@ -402,6 +413,8 @@ struct DecodeKernel {
   template <typename Body>
   static __device__ void ForEachPair(State& state, int num_rows, Body body) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    static_assert(!Config::kFolded || Config::kColumns == 64, "a warp has one block of columns");
+    const int first_column = (Config::kFolded ? FoldedValueBlock(warp) : warp) * Config::kColumns;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
@@ -410,8 +423,8 @@ struct DecodeKernel {
         if (r >= num_rows) continue;
 #pragma unroll
         for (int n = 0; n < kColumnTiles; ++n)
-          body(r, warp * Config::kColumns + n * 8 + lane % 4 * 2, state.sum[m][i],
-               state.o[m][n][2 * i], state.o[m][n][2 * i + 1]);
+          body(r, first_column + n * 8 + lane % 4 * 2, state.sum[m][i], state.o[m][n][2 * i],
+               state.o[m][n][2 * i + 1]);
       }
   }
 
@@ -468,24 +481,29 @@ struct DecodeKernel {
   static __device__ void Consume(const DecodeAttentionParams& p, Walk walk, Ring ring,
                                  Shared& shared, float* merged_o, uint32_t q_shared,
                                  uint32_t p_shared) {
-    int loaded_sequence = -1, loaded_item = -1, num_written = 0, head_units = 0;
-    DecodeBorder border;
+    bool loaded = false;
+    int num_written = 0, head_units = -1;
+    DecodeBorder& border = p.borders[blockIdx.x];
     Item item;
     State unit;
     std::conditional_t<Config::kMergesInRegisters, State, SharedState> merged;
     if constexpr (!Config::kMergesInRegisters) merged.o = merged_o + threadIdx.x;
     while (!walk.Done()) {
-      if (walk.sequence != loaded_sequence || walk.item != loaded_item) {
+      if (!loaded) {
         ConsumerBarrier();  // the previous item's Q is still being read
         LoadQ(p, walk, q_shared);
         item = {LoadKeys(walk), LoadRows(p, walk)};
+        // Here only so that it takes no registers while Q is loaded.
+        if constexpr (Config::kMergesInRegisters) merged.Clear();
         ConsumerBarrier();
-        loaded_sequence = walk.sequence, loaded_item = walk.item;
       }
       RunUnit(walk, item, unit, ring, shared, q_shared, p_shared);
       const bool first = walk.split == 0, last = walk.split + 1 == walk.s.num_splits;
       if (!walk.OwnsItem()) {
-        if (first) border = TailBorder(p, walk), head_units = num_written;
+        if (first) {
+          if (threadIdx.x == 0) border = TailBorder(p, walk);
+          head_units = num_written;
+        }
         WritePartial(p, walk, num_written++, unit);
       } else if (Config::kMergesInRegisters || (first && last)) {
         if constexpr (Config::kMergesInRegisters) {
@@ -502,11 +520,15 @@ struct DecodeKernel {
         if (last) WriteOut(p, walk, unit);
       }
       walk.Next();
+      loaded = walk.split != 0;
     }
     if (threadIdx.x != 0) return;
-    border.head_units = border.tail_splits > 0 ? head_units : num_written;
-    border.tail_units = num_written - border.head_units;
-    p.borders[blockIdx.x] = border;
+    if (head_units < 0) {
+      border.tail_splits = 0;
+      head_units = num_written;
+    }
+    border.head_units = head_units;
+    border.tail_units = num_written - head_units;
   }
 };
 
@@ -603,13 +625,13 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
   char* aligned = dynamic_shared + (base - SharedAddress(dynamic_shared));
   auto& shared = *reinterpret_cast<DecodeShared<Config>*>(aligned + Config::kSmall);
-  typename Kernel::Ring ring{base, SharedAddress(shared.full), SharedAddress(shared.empty)};
+  typename Kernel::Ring ring{base};
   static_assert(sizeof(DecodeShared<Config>) <= Config::kSmallBytes, "shared memory plan");
   if (threadIdx.x == 0) {
     PrefetchTensorMap(&p.kv_map);
     for (int i = 0; i < Config::kStages; ++i) {
-      MbarrierInit(ring.full + i * 8, 1);
-      MbarrierInit(ring.empty + i * 8, Config::kConsumerWarps);
+      MbarrierInit(SharedAddress(&shared.full[i]), 1);
+      MbarrierInit(SharedAddress(&shared.empty[i]), Config::kConsumerWarps);
     }
     MbarrierInitFence();
   }

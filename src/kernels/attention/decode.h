@@ -52,6 +52,11 @@ struct DecodeAttentionParams {
   int partial_rows = 0, block_units = 0;
 };
 
+// The map of an arena for folded rows, `keys` by `blocks` of 64 columns at a time: dimensions are
+// the columns of a block, the keys of a page, blocks, and where the page's rows begin, in
+// kFoldedUnitBytes.
+TensorMap MakeFoldedMap(const void* arena, int64_t arena_bytes, int keys, int blocks);
+
 int64_t DecodeScratchBytes(const DecodeAttentionParams& params);
 int DecodeStageKeys(const DecodeAttentionParams& params);  // that kv_map is made for
 void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream);

@@ -9,25 +9,31 @@
 
 namespace lapidary::kernels {
 
-template <int kHeadDim_, int kRowTiles_>
+template <int kHeadDim_, int kRowTiles_, bool kFolded_ = false>
 struct DecodeConfig {
   static constexpr int kHeadDim = kHeadDim_;
+  static constexpr bool kFolded = kFolded_;
+  static_assert(!kFolded || kHeadDim == kFoldedHeadDim);
   static constexpr int kRowTiles = kRowTiles_;  // of 16 rows, the M of an MMA
   static constexpr int kRows = 16 * kRowTiles;  // packed rows (query row, head) of an item
   static constexpr int kConsumerWarps = 8;      // eight keys of a page each
   static constexpr int kConsumers = kConsumerWarps * 32;
   static constexpr int kThreads =
       kConsumers + 128;  // and the producer's warpgroup, of which one warp works
-  static constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
+  static constexpr int kProducerRegisters = kFolded ? 40 : 56,
+                       kConsumerRegisters = kFolded ? 232 : 224;
   // Small where the ring is small: a stage is free again as soon as its keys are used.
-  static constexpr int kStageBytes = kHeadDim == 512 && kRowTiles == 2 ? 16384 : 32768;
-  static constexpr int kStageKeys = kStageBytes / (2 * kHeadDim);
-  static constexpr int kTileStages = kPageTokens / kStageKeys;  // of a page's K or V
-  static constexpr int kColumns = kHeadDim / kConsumerWarps;    // of O, a warp
-  static constexpr int kColumnTiles = kColumns / 8;             // the N of an MMA
+  static constexpr int kStageKeys =
+      kFolded ? 16 : (kHeadDim == 512 && kRowTiles == 2 ? 16384 : 32768) / (2 * kHeadDim);
+  static constexpr int kStageBytes = kStageKeys * 2 * (kFolded ? kFoldedColumns : kHeadDim);
+  static constexpr int kTileStages = kPageTokens / kStageKeys;  // of a page's K or V, or of both
+  // Of a stage's columns, in 16 bytes, those of V begin here.
+  static constexpr int kValueChunk = kFolded ? kFoldedKeyColumns / 8 : 0;
+  static constexpr int kColumns = kHeadDim / kConsumerWarps;  // of O, a warp
+  static constexpr int kColumnTiles = kColumns / 8;           // the N of an MMA
   // What an item has gathered so far stays in registers beside the unit at work, or, where two do
   // not fit, in shared memory.
-  static constexpr bool kMergesInRegisters = kRowTiles * kColumnTiles <= 8;
+  static constexpr bool kMergesInRegisters = kRowTiles * kColumnTiles <= 8 || kFolded;
 
   // Shared memory, from a 1024-byte border: the ring, Q in blocks of 64 columns, P, then small
   // things.
@@ -90,11 +96,16 @@ __host__ __device__ __forceinline__ int SlidingSplit(int window) {
   return window <= kShortWindow ? kShortWindowSplitPages : kSlidingSplitPages;
 }
 
-__device__ __forceinline__ int SplitOf(const DecodeAttentionParams& p, int page) {
-  return p.window > 0 ? page / SlidingSplit(p.window) : FullSplitOf(page);
+// Folded layers are full ones: a window known to be none leaves registers for more.
+template <typename Config>
+__device__ __forceinline__ int WindowOf(const DecodeAttentionParams& p) {
+  return Config::kFolded ? 0 : p.window;
 }
-__device__ __forceinline__ int SplitPage(const DecodeAttentionParams& p, int split) {
-  return p.window > 0 ? split * SlidingSplit(p.window) : FullSplitPage(split);
+__device__ __forceinline__ int SplitOf(int window, int page) {
+  return window > 0 ? page / SlidingSplit(window) : FullSplitOf(page);
+}
+__device__ __forceinline__ int SplitPage(int window, int split) {
+  return window > 0 ? split * SlidingSplit(window) : FullSplitPage(split);
 }
 
 template <typename Config>
@@ -104,19 +115,19 @@ __device__ __forceinline__ DecodeItem LoadSequence(const DecodeAttentionParams& 
   DecodeItem item;
   item.first_row = shared.row_start[sequence];
   item.num_rows = shared.row_start[sequence + 1] - item.first_row;
-  const int group = p.num_heads / p.kv.num_kv_heads;
+  const int group = p.num_heads / p.kv.num_kv_heads, window = WindowOf<Config>(p);
   item.tiles = (item.num_rows * group + Config::kRows - 1) / Config::kRows;
-  int end = 0, begin = 0x7fffffff;
+  int end = 0, begin = window > 0 ? 0x7fffffff : 0;
   for (int i = 0; i < item.num_rows; ++i) {
     const int row_end = p.rows.key_ends[item.first_row + i];
     if (row_end <= 0) continue;  // a masked row
     end = max(end, row_end);
-    begin = min(begin, KeyBegin(row_end, p.window));
+    if (window > 0) begin = min(begin, KeyBegin(row_end, window));
   }
-  item.first_page = end > 0 ? begin / kPageTokens : 0;
+  item.first_page = window > 0 && end > 0 ? begin / kPageTokens : 0;
   item.last_page = end > 0 ? (end - 1) / kPageTokens : -1;
-  item.first_split = SplitOf(p, item.first_page);
-  item.num_splits = end > 0 ? SplitOf(p, item.last_page) - item.first_split + 1 : 1;
+  item.first_split = window > 0 ? SplitOf(window, item.first_page) : 0;
+  item.num_splits = end > 0 ? SplitOf(window, item.last_page) - item.first_split + 1 : 1;
   return item;
 }
 
@@ -152,7 +163,8 @@ struct DecodeWalk {
   }
   __device__ int ItemOffset() const { return shared.page_base[sequence] + item * s.pages(); }
   __device__ int UnitOffset(int of_split) const {
-    return ItemOffset() + max(0, SplitPage(p, s.first_split + of_split) - s.first_page);
+    const int first_page = SplitPage(WindowOf<Config>(p), s.first_split + of_split);
+    return ItemOffset() + max(0, first_page - s.first_page);
   }
   __device__ bool Done() const {
     return sequence >= shared.num_sequences || UnitOffset(split) >= run_end;
@@ -188,8 +200,10 @@ __device__ __forceinline__ ItemKeys LoadKeys(const DecodeWalk<Config>& walk) {
   const int last =
       min((walk.tile() * Config::kRows + Config::kRows - 1) / group, walk.s.num_rows - 1);
   const int end = first + lane <= last ? p.rows.key_ends[walk.s.first_row + first + lane] : 0;
-  const int begin = end > 0 ? KeyBegin(end, p.window) : 0x7fffffff;
-  return {__reduce_min_sync(kFullWarp, begin), __reduce_max_sync(kFullWarp, end)};
+  const int last_end = __reduce_max_sync(kFullWarp, end), window = WindowOf<Config>(p);
+  if (window == 0) return {0, last_end};
+  const int begin = end > 0 ? KeyBegin(end, window) : 0x7fffffff;
+  return {__reduce_min_sync(kFullWarp, begin), last_end};
 }
 
 // The pages of these in a unit; empty if last < first.
@@ -200,9 +214,10 @@ template <typename Config>
 __device__ __forceinline__ UnitRange RangeOf(const DecodeWalk<Config>& walk, const ItemKeys& keys) {
   const int split = walk.s.first_split + walk.split;
   UnitRange range;
-  range.first_page = max(SplitPage(walk.p, split), keys.begin / kPageTokens);
+  const int window = WindowOf<Config>(walk.p);
+  range.first_page = max(SplitPage(window, split), keys.begin / kPageTokens);
   range.last_page =
-      min(SplitPage(walk.p, split + 1), (keys.end + kPageTokens - 1) / kPageTokens) - 1;
+      min(SplitPage(window, split + 1), (keys.end + kPageTokens - 1) / kPageTokens) - 1;
   if (keys.end == 0) range.last_page = range.first_page - 1;
   return range;
 }

@@ -1,5 +1,5 @@
 // Where one layer's K and V lie, as kernels see them. A page holds, for each KV head, K [64,Dh]
-// then V [64,Dh] in bf16.
+// then V [64,Dh] in bf16; folded, rows [64,640] of both (kv/layout.h).
 #ifndef LAPIDARY_KERNELS_ATTENTION_KV_VIEW_H_
 #define LAPIDARY_KERNELS_ATTENTION_KV_VIEW_H_
 
@@ -16,7 +16,14 @@ struct KvView {
   int64_t slab_bytes = 0, page_bytes = 0, offset = 0;
   int pages_per_slab = 1;
   int num_kv_heads = 0, head_dim = 0;
+  bool folded = false;  // head_dim is 512 then, and 128 columns of K rotate
 };
+
+// Of a folded row: K's columns, which rotate; then V.
+inline constexpr int kFoldedHeadDim = 512, kFoldedKeyColumns = 128,
+                     kFoldedColumns = kFoldedHeadDim + kFoldedKeyColumns;
+// Folded rows begin at multiples of it: how they are named to TMA.
+inline constexpr int kFoldedUnitBytes = 1024;
 
 // The rows of a step: [T] each, and the page table [slots,table_stride] of the layer's kind, cells
 // by position / 64.

@@ -9,6 +9,7 @@
 #ifndef LAPIDARY_KERNELS_ATTENTION_PREFILL_CUH_
 #define LAPIDARY_KERNELS_ATTENTION_PREFILL_CUH_
 
+#include "kernels/attention/page.cuh"
 #include "kernels/attention/prefill.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/ptx.cuh"
@@ -112,8 +113,7 @@ struct PrefillKernel {
       for (int cell = item.first_page; cell <= item.last_page; ++cell) {
         const int page =
             table != nullptr ? table[cell] : s.place.scratch_page + cell - s.place.first_cell;
-        const int64_t bytes = int64_t{page / p.kv.pages_per_slab} * p.kv.slab_bytes +
-                              int64_t{page % p.kv.pages_per_slab} * p.kv.page_bytes + p.kv.offset;
+        const int64_t bytes = PageOffset(p.kv, page);
         int row = static_cast<int>(bytes / (2 * Config::kHeadDim)) + item.kv_head * 2 * kPageTokens;
         for (int part = 0; part < 2; ++part, row += kPageTokens) {
           MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
@@ -305,16 +305,20 @@ struct PrefillKernel {
       ZeroValues(ring.data(), begin, end, static_cast<int>(threadIdx.x) / 128);
   }
 
+  // Of a row whose sum four threads share; a row without keys gives zeros.
+  static __device__ float Normaliser(float sum) {
+    sum += __shfl_xor_sync(kFullWarp, sum, 1);
+    sum += __shfl_xor_sync(kFullWarp, sum, 2);
+    return sum > 0 ? 1.0f / sum : (sum == 0 ? 0.0f : sum);
+  }
+
   static __device__ void WriteOut(const PrefillAttentionParams& p, const PrefillItem& item,
                                   const Rows& rows, const float (&o)[128], int group) {
     const PrefillSpan& s = p.spans[item.span];
     const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, heads = Group(p);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      float sum = rows.sum[i];
-      sum += __shfl_xor_sync(kFullWarp, sum, 1);
-      sum += __shfl_xor_sync(kFullWarp, sum, 2);
-      const float factor = sum > 0 ? 1.0f / sum : (sum == 0 ? 0.0f : sum);
+      const float factor = Normaliser(rows.sum[i]);
       const int packed =
           item.first_packed + (Config::kSplitsHead ? 0 : group * 64) + warp * 16 + i * 8 + lane / 4;
       if (packed / heads >= s.num_rows) continue;

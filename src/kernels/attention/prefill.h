@@ -9,8 +9,10 @@
 
 namespace lapidary::kernels {
 
-// The map of an arena, or of scratch, for this kernel.
+// The map of an arena, or of scratch, for this kernel; of folded rows it is MakeFoldedMap of whole
+// pages by kFoldedBoxBlocks.
 TensorMap MakePrefillMap(const void* arena, int64_t arena_bytes, int head_dim);
+inline constexpr int kFoldedBoxBlocks = 2;
 
 // The rows of one chunk: neighbours, with ascending key ends. Its keys lie in the pages of its line
 // of the table or, without a table, in pages scratch_page + i for cells first_cell + i.

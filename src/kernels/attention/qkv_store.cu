@@ -60,6 +60,10 @@ struct Head {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) low[i] = high[i] = value;
   }
+  __device__ void Multiply(const Head& factor) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) low[i] *= factor.low[i], high[i] *= factor.high[i];
+  }
   // Rounded to bf16, as the norm's output is.
   __device__ void Scale(float factor, const Head& weight) {
 #pragma unroll
@@ -79,6 +83,25 @@ struct Head {
   }
 };
 
+constexpr int kFoldedLanes = kFoldedKeyColumns / 2 / Head<kFoldedHeadDim>::kPairs;
+
+// A lane's share of a folded row: of the first lanes columns that rotate, K's and V's; of the
+// others V's.
+__device__ __forceinline__ void StoreFolded(Bf16* row, const Head<kFoldedHeadDim>& key,
+                                            const Head<kFoldedHeadDim>& value, int lane) {
+  constexpr int kPairs = Head<kFoldedHeadDim>::kPairs, kHalf = kFoldedKeyColumns / 2;
+  const int column = lane * kPairs;
+  if (lane < kFoldedLanes) {
+    StoreChunk<kPairs>(row + column, key.low);
+    StoreChunk<kPairs>(row + kHalf + column, key.high);
+    StoreChunk<kPairs>(row + kFoldedHeadDim + column, value.low);
+    StoreChunk<kPairs>(row + kFoldedHeadDim + kHalf + column, value.high);
+  } else {
+    StoreChunk<kPairs>(row + kHalf + column, value.low);
+    StoreChunk<kPairs>(row + kFoldedHeadDim / 2 + column, value.high);
+  }
+}
+
 template <int kHeadDim>
 __global__ void __launch_bounds__(kMaxWarps * 32)
     QkvStoreKernel(const __grid_constant__ QkvStoreParams p) {
@@ -90,7 +113,8 @@ __global__ void __launch_bounds__(kMaxWarps * 32)
   Head<kHeadDim> q_norm, k_norm, ones;
   ones.Fill(1.0f);
   if (p.num_heads > 0) q_norm.Load(p.q_norm, lane);
-  if (num_kv > 0) k_norm.Load(p.k_norm, lane);
+  if (num_kv > 0 || p.kv.folded) k_norm.Load(p.k_norm, lane);
+  if (p.kv.folded && lane >= kFoldedLanes) q_norm.Multiply(k_norm);
   for (int pair = static_cast<int>(threadIdx.x); pair < p.num_rotated;
        pair += static_cast<int>(blockDim.x))
     frequencies[pair] = p.frequencies[pair];
@@ -108,7 +132,8 @@ __global__ void __launch_bounds__(kMaxWarps * 32)
   Bf16* qkv = p.qkv + int64_t{row} * p.stride;
   // Where the row's K and V go; null: nowhere. A padding row has neither.
   char *page_keys = nullptr, *scratch_keys = nullptr;
-  const int cell = position / kPageTokens, offset = position % kPageTokens * kHeadDim * 2,
+  const int cell = position / kPageTokens,
+            offset = position % kPageTokens * (p.kv.folded ? kFoldedColumns : kHeadDim) * 2,
             slot = p.rows.slots[row];
   if (num_kv > 0 && slot >= 0) {
     const int page = p.rows.page_table[int64_t{slot} * p.rows.table_stride + cell];
@@ -140,6 +165,16 @@ __global__ void __launch_bounds__(kMaxWarps * 32)
       if (page_keys != nullptr) value.Store(reinterpret_cast<Bf16*>(page_keys) + at, lane);
       if (scratch_keys != nullptr) value.Store(reinterpret_cast<Bf16*>(scratch_keys) + at, lane);
     };
+    if constexpr (kHeadDim == kFoldedHeadDim)
+      if (p.kv.folded) {
+        Head<kHeadDim> value = head;
+        value.Scale(factor, ones);
+        head.Scale(factor, k_norm);
+        head.Rotate(cosine_sine, lane);
+        StoreFolded(reinterpret_cast<Bf16*>(page_keys + kv_head * KvHeadBytes(p.kv)), head, value,
+                    lane);
+        continue;
+      }
     if (p.k_eq_v || item >= p.num_heads + num_kv) {
       Head<kHeadDim> value = head;
       value.Scale(factor, ones);
@@ -161,7 +196,7 @@ __global__ void __launch_bounds__(kCopyThreads)
   const PageCopy copy = p.copies[blockIdx.x];
   const uint4* from = reinterpret_cast<const uint4*>(PageKeys(p.kv, copy.from, 0));
   uint4* to = reinterpret_cast<uint4*>(PageKeys(p.scratch, copy.to, 0));
-  const int count = p.kv.num_kv_heads * 2 * kPageTokens * p.kv.head_dim * 2 / 16;
+  const int count = static_cast<int>(p.kv.num_kv_heads * KvHeadBytes(p.kv) / 16);
   for (int i = static_cast<int>(blockIdx.y * kCopyThreads + threadIdx.x); i < count;
        i += kCopyParts * kCopyThreads)
     to[i] = from[i];
@@ -186,6 +221,10 @@ void LaunchGatherWindow(const GatherWindowParams& p, Stream stream) {
 void LaunchQkvStore(const QkvStoreParams& p, Stream stream) {
   Require(Aligned16(p.qkv) && p.stride % 8 == 0, "QkvStore", "row stride", p.stride);
   Require(p.num_rotated <= p.kv.head_dim / 2, "QkvStore", "rotated pairs", p.num_rotated);
+  if (p.kv.folded)
+    Require(p.kv.head_dim == kFoldedHeadDim && p.num_rotated == kFoldedKeyColumns / 2 &&
+                p.chunks == nullptr && (p.k_eq_v || !p.has_kv),
+            "QkvStore", "folded head size", p.kv.head_dim);
   if (p.rows.num_rows == 0) return;
   switch (p.kv.head_dim) {
     case 256:

@@ -17,7 +17,7 @@ struct QkvStoreParams {
   int num_heads = 0;
   bool has_kv = true, k_eq_v = false;
   const Bf16* q_norm = nullptr;  // [Dh]
-  const Bf16* k_norm = nullptr;  // [Dh]
+  const Bf16* k_norm = nullptr;  // [Dh]; of a folded cache q takes it too
   const float* frequencies =
       nullptr;  // [num_rotated]; pairs (i, i + Dh/2) from num_rotated on do not rotate
   int num_rotated = 0;

@@ -40,6 +40,14 @@ __device__ __forceinline__ float4 LoadShared4(uint32_t shared) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ void StoreShared2(uint32_t shared, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(shared), "f"(x), "f"(y) : "memory");
+}
+__device__ __forceinline__ float2 LoadShared2(uint32_t shared) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(shared) : "memory");
+  return v;
+}
 // 16 bytes that nothing writes meanwhile and that are read once.
 __device__ __forceinline__ uint4 LoadStreaming(const void* pointer) {
   uint4 v;
@@ -158,6 +166,14 @@ __device__ __forceinline__ void TmaLoad3d(uint32_t shared, const void* map, int 
       : "memory");
 }
 
+__device__ __forceinline__ void TmaLoad4d(uint32_t shared, const void* map, int x, int y, int z,
+                                          int w, uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
+      : "memory");
+}
 __device__ __forceinline__ void TmaLoad5d(uint32_t shared, const void* map, const int (&at)[5],
                                           uint32_t barrier, uint64_t policy) {
   asm volatile(

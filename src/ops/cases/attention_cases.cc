@@ -13,6 +13,10 @@ constexpr AttentionShape kSlidingE4B{"E4B", 8, 2, 256, 512}, kFullE4B{"E4B", 8, 
 constexpr AttentionShape kSlidingE2B{"E2B", 8, 1, 256, 512}, kFullE2B{"E2B", 8, 1, 512, 0};
 constexpr AttentionShape kHalf31B{"31B_TP2", 16, 2, 512, 0},
     kDrafterE4B{"E4B_drafter", 4, 2, 256, 512};
+// K folded into V; groups of 2 and 4 are in no published model that folds.
+constexpr AttentionShape kFolded31B{"31B_folded", 32, 4, 512, 0, 128},
+    kFolded26B{"26B_folded", 16, 2, 512, 0, 128}, kFoldedGroup4{"folded_group4", 8, 2, 512, 0, 128},
+    kFoldedGroup2{"folded_group2", 4, 2, 512, 0, 128};
 
 class QkvStoreCase : public OpCase {
  public:
@@ -50,8 +54,11 @@ class QkvStoreCase : public OpCase {
   // two units off.
   int64_t Bytes() const override {
     const int64_t dim = paged_.shape().head_dim, kv = paged_.shape().num_kv_heads;
-    return paged_.num_rows() * dim * 2 *
-           ((has_q_ ? 2 * paged_.shape().num_heads : 0) + (has_kv_ ? kv * (k_eq_v_ ? 3 : 4) : 0));
+    const int64_t read = has_kv_ ? kv * dim * (k_eq_v_ ? 1 : 2) : 0;
+    const int64_t stored =
+        has_kv_ ? kv * KvRowColumns(paged_.shape().head_dim, paged_.shape().fold_columns) : 0;
+    const int64_t q = has_q_ ? 2 * paged_.shape().num_heads * dim : 0;
+    return paged_.num_rows() * (q + read + stored) * 2;
   }
   bool in_bench() const override { return std::string_view(what_).starts_with("b80"); }
 
@@ -110,8 +117,8 @@ class AttentionCase : public OpCase {
   Tolerance tolerance() const override { return kAttentionTolerance; }
   int64_t Bytes() const override {
     const AttentionShape& s = paged_.shape();
-    return 4 * s.head_dim *
-           (paged_.VisibleKeys() * s.num_kv_heads + paged_.num_rows() * s.num_heads);
+    return 2 * (paged_.VisibleKeys() * s.num_kv_heads * KvRowColumns(s.head_dim, s.fold_columns) +
+                2 * paged_.num_rows() * s.num_heads * s.head_dim);
   }
   int64_t Flops() const override {
     return 4 * paged_.VisiblePairs() * paged_.shape().num_heads * paged_.shape().head_dim;
@@ -133,8 +140,10 @@ void AddStores(OpCases& cases) {
   const std::vector<CaseSequence> batch(80, CaseSequence{1500, 1});
   for (const AttentionShape& shape : {kSliding31B, kSlidingE4B, kSlidingE2B, kFullE4B, kFullE2B})
     cases.push_back(std::make_unique<QkvStoreCase>("far", shape, far, true, true, false));
-  for (const AttentionShape& shape : {kFull31B, kFull26B})
+  for (const AttentionShape& shape : {kFull31B, kFull26B, kFolded31B, kFolded26B})
     cases.push_back(std::make_unique<QkvStoreCase>("far_k_eq_v", shape, far, true, true, true));
+  // A drafter's query, for the cache of its target.
+  cases.push_back(std::make_unique<QkvStoreCase>("only_q", kFoldedGroup4, far, true, false, true));
   cases.push_back(std::make_unique<QkvStoreCase>("only_q", kFullE4B, far, true, false, false));
   cases.push_back(std::make_unique<QkvStoreCase>("only_kv", kSlidingE4B, far, false, true, false));
   cases.push_back(std::make_unique<QkvStoreCase>(
@@ -142,12 +151,14 @@ void AddStores(OpCases& cases) {
       true, true, false));
   cases.push_back(std::make_unique<QkvStoreCase>("b80", kSliding31B, batch, true, true, false));
   cases.push_back(std::make_unique<QkvStoreCase>("b80", kFull31B, batch, true, true, true));
+  cases.push_back(std::make_unique<QkvStoreCase>("b80", kFolded31B, batch, true, true, true));
   cases.push_back(std::make_unique<QkvStoreCase>("b80", kSlidingE4B, batch, true, true, false));
 }
 
 void AddDecode(OpCases& cases) {
-  for (const AttentionShape& shape : {kSliding31B, kFull31B, kSliding26B, kFull26B, kSlidingE4B,
-                                      kFullE4B, kSlidingE2B, kFullE2B, kHalf31B, kDrafterE4B}) {
+  for (const AttentionShape& shape :
+       {kSliding31B, kFull31B, kSliding26B, kFull26B, kSlidingE4B, kFullE4B, kSlidingE2B, kFullE2B,
+        kHalf31B, kDrafterE4B, kFolded31B, kFolded26B, kFoldedGroup4, kFoldedGroup2}) {
     const int w = shape.window > 0 ? shape.window : 1024;
     // One key, page borders, window borders, and more.
     const std::vector<CaseSequence> borders = {
@@ -196,10 +207,16 @@ void AddBench(OpCases& cases) {
   add("b80_8500", kFull31B, batch(80, 8500, 1));
   add("b1_32k", kFull31B, batch(1, 32768, 1));
   add("b80_1500", kFull26B, batch(80, 1500, 1));
+  add("b80_1500", kFolded31B, batch(80, 1500, 1));
+  add("b80_1500_q4", kFolded31B, batch(80, 1500, 4));
+  add("b80_8500", kFolded31B, batch(80, 8500, 1));
+  add("b1_32k", kFolded31B, batch(1, 32768, 1));
+  add("b80_1500", kFolded26B, batch(80, 1500, 1));
   add("b80_1500", kFullE4B, batch(80, 1500, 1));
   add("b80_1500", kFullE2B, batch(80, 1500, 1));
   add("chunk_8192", kSliding31B, {{8192, 8192, true}});
   add("chunk_8192", kFull31B, {{8192, 8192, true}});
+  add("chunk_8192", kFolded31B, {{8192, 8192, true}});
   add("chunk_8192", kSlidingE4B, {{8192, 8192, true}});
   add("chunk_8192", kFullE4B, {{8192, 8192, true}});
 }

@@ -27,7 +27,8 @@ LayerKv PagedCase::Kv(char* base) const {
   kv.dtype = DType::kBf16;
   kv.num_kv_heads = shape_.num_kv_heads;
   kv.head_dim = shape_.head_dim;
-  const int64_t layer_bytes = int64_t{shape_.num_kv_heads} * 2 * kv.head_bytes();
+  kv.fold_columns = shape_.fold_columns;
+  const int64_t layer_bytes = shape_.num_kv_heads * kv.head_bytes();
   // A cache of a gigabyte is there to be timed: without a second layer it is half as large.
   const int64_t layers = num_pages_ * layer_bytes > (int64_t{1} << 28) ? 1 : kLayers;
   kv.page_bytes = layers * layer_bytes;
@@ -40,7 +41,7 @@ LayerKv PagedCase::Kv(char* base) const {
 
 LayerKv PagedCase::ScratchKv(char* base) const {
   LayerKv kv = Kv(base);
-  kv.page_bytes = kv.slab_bytes = int64_t{2} * shape_.num_kv_heads * kv.head_bytes();
+  kv.page_bytes = kv.slab_bytes = shape_.num_kv_heads * kv.head_bytes();
   kv.offset = 0;
   kv.pages_per_slab = 1;
   kv.num_pages = num_scratch_pages_;
@@ -136,7 +137,7 @@ void PagedCase::Fill(TensorSet& set, std::vector<Bf16>& cache, std::vector<Bf16>
   const LayerKv kv = Kv(reinterpret_cast<char*>(cache.data()));
   const LayerKv scratch_kv = ScratchKv(reinterpret_cast<char*>(scratch.data()));
   // Enough different numbers; a cache of gigabytes repeats them.
-  const auto dim = static_cast<size_t>(shape_.head_dim);
+  const auto dim = static_cast<size_t>(kv.folded() ? kv.row_columns() : kv.head_dim);
   std::vector<Bf16> pool(size_t{1} << 22);
   std::normal_distribution<float> normal(0.0f, 0.5f);
   for (Bf16& value : pool) value = ToBf16(normal(set.rng()));
@@ -151,10 +152,11 @@ void PagedCase::Fill(TensorSet& set, std::vector<Bf16>& cache, std::vector<Bf16>
                                       : pages_[b][static_cast<size_t>(cell)];
       const LayerKv& to = in_scratch ? scratch_kv : kv;
       for (int head = 0; head < shape_.num_kv_heads; ++head)
-        for (char* part : {to.Keys(page, head), to.Values(page, head)})
-          std::copy_n(pool.begin() + static_cast<std::ptrdiff_t>(set.rng()() % (pool.size() - dim)),
-                      dim,
-                      reinterpret_cast<Bf16*>(part) + static_cast<size_t>(key % kPageTokens) * dim);
+        for (int part = 0; part < (kv.folded() ? 1 : 2); ++part)
+          std::copy_n(
+              pool.begin() + static_cast<std::ptrdiff_t>(set.rng()() % (pool.size() - dim)), dim,
+              reinterpret_cast<Bf16*>(part == 0 ? to.Keys(page, head) : to.Values(page, head)) +
+                  static_cast<size_t>(key % kPageTokens) * dim);
     }
   }
 }

@@ -12,7 +12,8 @@ namespace lapidary {
 struct AttentionShape {
   const char* model = "";
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;
-  int window = 0;  // 0: a full layer
+  int window = 0;        // 0: a full layer
+  int fold_columns = 0;  // of a folded cache
 };
 
 // A sequence whose last row sees `context` keys, its own among them; `num_rows` rows end there. A

@@ -48,7 +48,19 @@ void CopyIn(char* target, DType dtype, const float* values, int64_t count) {
   }
 }
 
-// `count` rows of Dh of a page's K or V as floats.
+// Calls body(columns of K or V, columns of a folded row, how many) for the runs that lie together:
+// those of V's row, and those of K's that are its own.
+template <typename Body>
+void ForEachFoldedRun(const LayerKv& kv, bool key, Body body) {
+  const int half = kv.head_dim / 2, pairs = kv.fold_columns / 2;
+  const int rotated = key ? 0 : kv.head_dim;
+  body(0, rotated, pairs);
+  body(half, rotated + pairs, pairs);
+  body(pairs, 2 * pairs, half - pairs);
+  body(half + pairs, half + pairs, half - pairs);
+}
+
+// `count` rows of a page as floats.
 const float* PageRows(const char* data, DType dtype, int64_t elements,
                       std::vector<float>& scratch) {
   if (dtype == DType::kF32) return reinterpret_cast<const float*>(data);
@@ -58,10 +70,31 @@ const float* PageRows(const char* data, DType dtype, int64_t elements,
   return scratch.data();
 }
 
+// K, or V, of `count` keys of a page from key `first` on, as floats [count,Dh]. Of a folded page K
+// is what a query with FoldedQueryNorm expects: V where K does not rotate.
+const float* Rows(const Place& at, int kv_head, bool key, int64_t first, int64_t count,
+                  std::vector<float>& scratch, std::vector<float>& folded) {
+  const LayerKv& kv = *at.kv;
+  const int64_t dim = kv.head_dim, element = SizeOf(kv.dtype);
+  if (!kv.folded()) {
+    const char* part = key ? kv.Keys(at.page, kv_head) : kv.Values(at.page, kv_head);
+    return PageRows(part + first * dim * element, kv.dtype, count * dim, scratch);
+  }
+  const int64_t columns = kv.row_columns();
+  const float* rows = PageRows(kv.Keys(at.page, kv_head) + first * columns * element, kv.dtype,
+                               count * columns, scratch);
+  folded.resize(static_cast<size_t>(count * dim));
+  for (int64_t i = 0; i < count; ++i)
+    ForEachFoldedRun(kv, key, [&](int column, int in_row, int num_columns) {
+      std::copy_n(rows + i * columns + in_row, num_columns, folded.data() + i * dim + column);
+    });
+  return folded.data();
+}
+
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 struct AttentionScratch {
-  std::vector<float> q, scores, out, page;
+  std::vector<float> q, scores, out, page, folded;
 };
 
 // One query row against one KV head: the `group` query heads that read it.
@@ -84,8 +117,7 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
     }
   };
   for_each_page([&](Place at, int64_t first, int64_t index, int64_t num_keys) {
-    const float* keys = PageRows(at.kv->Keys(at.page, kv_head) + first * dim * SizeOf(kv.dtype),
-                                 kv.dtype, num_keys * dim, scratch.page);
+    const float* keys = Rows(at, kv_head, true, first, num_keys, scratch.page, scratch.folded);
     for (int64_t j = 0; j < num_keys; ++j)
       for (int64_t g = 0; g < group; ++g)
         scratch.scores[static_cast<size_t>(g * count + index + j)] =
@@ -107,8 +139,7 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
     sums[static_cast<size_t>(g)] = sum;
   }
   for_each_page([&](Place at, int64_t first, int64_t index, int64_t num_keys) {
-    const float* values = PageRows(at.kv->Values(at.page, kv_head) + first * dim * SizeOf(kv.dtype),
-                                   kv.dtype, num_keys * dim, scratch.page);
+    const float* values = Rows(at, kv_head, false, first, num_keys, scratch.page, scratch.folded);
     for (int64_t g = 0; g < group; ++g)
       AddWeighted(scratch.out.data() + g * dim, scratch.scores.data() + g * count + index, values,
                   num_keys, dim);
@@ -120,6 +151,19 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
 }
 
 }  // namespace
+
+void CpuBackend::FoldedQueryNorm(Tensor q, const QkvSpec& qkv_spec, const AttentionSpec& spec) {
+  const LayerKv& kv = spec.kv;
+  std::vector<float> weight = ToFloats(qkv_spec.q_norm);
+  const std::vector<float> k_norm = ToFloats(qkv_spec.k_norm);
+  CHECK(kv.folded() && weight.size() == k_norm.size(), "norms of {} and {}", weight.size(),
+        k_norm.size());
+  const auto half = static_cast<size_t>(kv.head_dim / 2),
+             pairs = static_cast<size_t>(kv.fold_columns / 2);
+  for (size_t i = 0; i < weight.size(); ++i)
+    if (i % half >= pairs) weight[i] *= k_norm[i];
+  RmsNorm(q, q, MakeTensor(weight.data(), DType::kF32, kv.head_dim), spec.norm_eps, kv.head_dim);
+}
 
 void CpuBackend::Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) {
   CHECK(x.rows() == rows.num_rows() && x.cols() % head_dim == 0, "rope of [{},{}]", x.rows(),
@@ -166,15 +210,26 @@ void CpuBackend::StoreKv(Tensor k, Tensor v, const RowSet& rows, const Attention
   std::vector<float> k_scratch, v_scratch;
   for (int64_t t = 0; t < k.rows(); ++t) {
     const int32_t position = rows.positions.i32()[t];
-    const int64_t offset = position % kPageTokens * kv.head_dim * SizeOf(kv.dtype);
+    const int64_t element = SizeOf(kv.dtype);
+    const int64_t offset =
+        position % kPageTokens * (kv.folded() ? kv.row_columns() : kv.head_dim) * element;
     const float* k_row = ReadRow(k, t, k_scratch);
     const float* v_row = ReadRow(v, t, v_scratch);
     const auto store = [&](const Place& at) {
       for (int head = 0; head < kv.num_kv_heads; ++head) {
-        CopyIn(at.kv->Keys(at.page, head) + offset, kv.dtype, k_row + head * kv.head_dim,
-               kv.head_dim);
-        CopyIn(at.kv->Values(at.page, head) + offset, kv.dtype, v_row + head * kv.head_dim,
-               kv.head_dim);
+        const float* const k_head = k_row + head * kv.head_dim;
+        const float* const v_head = v_row + head * kv.head_dim;
+        char* const keys = at.kv->Keys(at.page, head) + offset;
+        if (!kv.folded()) {
+          CopyIn(keys, kv.dtype, k_head, kv.head_dim);
+          CopyIn(at.kv->Values(at.page, head) + offset, kv.dtype, v_head, kv.head_dim);
+          continue;
+        }
+        // V last: K's columns that do not rotate are not stored.
+        for (const bool key : {true, false})
+          ForEachFoldedRun(kv, key, [&](int column, int in_row, int count) {
+            CopyIn(keys + in_row * element, kv.dtype, (key ? k_head : v_head) + column, count);
+          });
       }
     };
     store(PlaceOf(rows, t, spec, position));
@@ -186,9 +241,9 @@ void CpuBackend::StoreKv(Tensor k, Tensor v, const RowSet& rows, const Attention
 void CpuBackend::GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) {
   const LayerKv& kv = spec.kv;
   for (const WindowCopy& copy : copies)
-    for (int head = 0; head < kv.num_kv_heads; ++head)  // V lies behind K
+    for (int head = 0; head < kv.num_kv_heads; ++head)
       std::memcpy(spec.scratch.Keys(copy.to, head), kv.Keys(static_cast<int32_t>(copy.from), head),
-                  static_cast<size_t>(2 * kv.head_bytes()));
+                  static_cast<size_t>(kv.head_bytes()));
 }
 
 void CpuBackend::CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) {

@@ -30,6 +30,7 @@ class CpuBackend : public Ops {
   // cpu_ops.cc
   void Linear(Tensor out, Tensor in, const LinearWeight& weight) override;
   // attention.cc
+  void FoldedQueryNorm(Tensor q, const QkvSpec& qkv_spec, const AttentionSpec& spec) override;
   void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
   void GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) override;
   void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;

@@ -11,7 +11,7 @@
 namespace lapidary::cuda {
 namespace {
 
-enum MapUse { kDecodeMap, kPrefillMap };
+enum MapUse { kDecodeMap, kPrefillMap, kFoldedMap };
 
 kernels::KvView ViewOf(const LayerKv& kv) {
   CHECK(kv.dtype == DType::kBf16, "the CUDA backend keeps bf16 KV, this cache has dtype {}",
@@ -24,6 +24,12 @@ kernels::KvView ViewOf(const LayerKv& kv) {
   view.pages_per_slab = kv.pages_per_slab;
   view.num_kv_heads = kv.num_kv_heads;
   view.head_dim = kv.head_dim;
+  view.folded = kv.folded();
+  static_assert(kGpuFoldHeadDim == kernels::kFoldedHeadDim &&
+                kGpuFoldColumns == kernels::kFoldedKeyColumns);
+  CHECK(!kv.folded() || (kv.head_dim == kGpuFoldHeadDim && kv.fold_columns == kGpuFoldColumns),
+        "kernels fold {} of {} columns, not {} of {}", kGpuFoldColumns, kGpuFoldHeadDim,
+        kv.fold_columns, kv.head_dim);
   return view;
 }
 
@@ -44,6 +50,9 @@ kernels::RowsView RowsOf(const RowSet& rows, bool full, int64_t begin, int64_t e
 
 }  // namespace
 
+void CudaBackend::FoldedQueryNorm(Tensor, const QkvSpec&, const AttentionSpec&) {
+  CHECK(false, "on CUDA q's norm is part of QkvNormRopeStore");
+}
 void CudaBackend::Rope(Tensor, const RowSet&, int, const RopeSpec&) {
   CHECK(false, "on CUDA RoPE is part of QkvNormRopeStore");
 }
@@ -80,7 +89,7 @@ void CudaBackend::QkvNormRopeStore(Tensor qkv, const QkvSpec& qkv_spec, const Ro
   params.has_kv = qkv_spec.has_kv;
   params.k_eq_v = qkv_spec.k_eq_v;
   if (qkv_spec.has_q) params.q_norm = qkv_spec.q_norm.bf16();
-  if (qkv_spec.has_kv) params.k_norm = qkv_spec.k_norm.bf16();
+  if (qkv_spec.has_kv || spec.kv.folded()) params.k_norm = qkv_spec.k_norm.bf16();
   params.frequencies = Frequencies(spec.rope, spec.kv.head_dim);
   params.num_rotated = static_cast<int>(spec.rope.rotary_factor * spec.kv.head_dim / 2);
   params.eps = spec.norm_eps;
@@ -127,6 +136,11 @@ void CudaBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const Atte
                       begin, std::min<size_t>(kernels::kMaxChunks, rows.spans.size() - begin)));
 }
 
+const kernels::TensorMap& CudaBackend::FoldedMap(const LayerKv& kv, int keys, int blocks) {
+  return Map({kFoldedMap, kv.base, ArenaBytes(kv), blocks, keys},
+             [&] { return kernels::MakeFoldedMap(kv.base, ArenaBytes(kv), keys, blocks); });
+}
+
 void CudaBackend::DecodeRows(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec,
                              int64_t begin, int64_t end) {
   if (begin >= end) return;
@@ -142,9 +156,12 @@ void CudaBackend::DecodeRows(Tensor out, Tensor q, const RowSet& rows, const Att
   params.num_heads = spec.num_heads;
   params.window = spec.window;
   const int stage_keys = kernels::DecodeStageKeys(params);
-  params.kv_map = Map({kDecodeMap, kv.base, ArenaBytes(kv), kv.head_dim, stage_keys}, [&] {
-    return kernels::MakeKvMap(kv.base, ArenaBytes(kv), kv.head_dim, stage_keys);
-  });
+  if (kv.folded())
+    params.kv_map = FoldedMap(kv, stage_keys, kernels::kFoldedColumns / 64);
+  else
+    params.kv_map = Map({kDecodeMap, kv.base, ArenaBytes(kv), kv.head_dim, stage_keys}, [&] {
+      return kernels::MakeKvMap(kv.base, ArenaBytes(kv), kv.head_dim, stage_keys);
+    });
   params.scratch = Scratch(kernels::DecodeScratchBytes(params));
   kernels::LaunchDecodeAttention(params, stream());
 }
@@ -153,9 +170,12 @@ void CudaBackend::PrefillChunks(Tensor out, Tensor q, const RowSet& rows, const 
                                 std::span<const ChunkSpan> spans) {
   const LayerKv& kv = spec.full ? spec.kv : spec.scratch;
   kernels::PrefillAttentionParams params;
-  params.kv_map = Map({kPrefillMap, kv.base, ArenaBytes(kv), kv.head_dim, 0}, [&] {
-    return kernels::MakePrefillMap(kv.base, ArenaBytes(kv), kv.head_dim);
-  });
+  if (kv.folded())
+    params.kv_map = FoldedMap(kv, kPageTokens, kernels::kFoldedBoxBlocks);
+  else
+    params.kv_map = Map({kPrefillMap, kv.base, ArenaBytes(kv), kv.head_dim, 0}, [&] {
+      return kernels::MakePrefillMap(kv.base, ArenaBytes(kv), kv.head_dim);
+    });
   params.kv = ViewOf(kv);
   params.rows = RowsOf(rows, spec.full, 0, rows.num_rows());
   if (!spec.full) params.rows.page_table = nullptr;

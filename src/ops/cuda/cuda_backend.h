@@ -47,6 +47,7 @@ class CudaBackend : public Ops {
   void LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap) override;
   void LinearGeluMul(Tensor out, Tensor in, const LinearWeight& weight, Tensor up) override;
   // attention.cc
+  void FoldedQueryNorm(Tensor q, const QkvSpec& qkv_spec, const AttentionSpec& spec) override;
   void Rope(Tensor x, const RowSet& rows, int head_dim, const RopeSpec& rope) override;
   void StoreKv(Tensor k, Tensor v, const RowSet& rows, const AttentionSpec& spec) override;
   void GatherWindow(std::span<const WindowCopy> copies, const AttentionSpec& spec) override;
@@ -87,6 +88,8 @@ class CudaBackend : public Ops {
   const float* Frequencies(const RopeSpec& rope, int head_dim);
   // A map made once for this key.
   const kernels::TensorMap& Map(const MapKey& key, const std::function<kernels::TensorMap()>& make);
+  // As kernels::MakeFoldedMap.
+  const kernels::TensorMap& FoldedMap(const LayerKv& kv, int keys, int blocks);
   void DecodeRows(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec,
                   int64_t begin, int64_t end);
   void PrefillChunks(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec,
