@@ -39,11 +39,10 @@ format:           ## rewrites the sources in the one format
 	@tools/setup lint
 	@$(SOURCES) | xargs clang-format-19 -i
 
-tidy:             ## clang-tidy of the files changed since SINCE (a commit)
+tidy:             ## clang-tidy of every file, or of those changed since SINCE (a commit)
 	@tools/tidy $(SINCE)
 
-lint-all: lint    ## lint, and clang-tidy of every file
-	@tools/tidy --all
+lint-all: lint tidy  ## both
 
 asan: setup       ## every test, and 1,000 hostile requests, under AddressSanitizer and UndefinedBehaviorSanitizer
 	@cmake --preset cpu-asan

@@ -63,7 +63,7 @@ Machine LookAtMachine() {
   return machine;
 }
 
-std::string GiB(uint64_t bytes) {
+std::string InGiB(uint64_t bytes) {
   return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (uint64_t{1} << 30));
 }
 
@@ -128,7 +128,7 @@ void LookAtDrafter(const CheckFlags& flags, const ModelConfig& config, Report& r
   if (!fits.ok())
     report.refused.push_back(fits.error().message);
   else
-    report.drafter += fmt::format(": fits, {}", GiB(drafter.value()->weight_bytes));
+    report.drafter += fmt::format(": fits, {}", InGiB(drafter.value()->weight_bytes));
 }
 
 Report LookAtModel(const CheckFlags& flags, const Machine& machine) {
@@ -152,7 +152,7 @@ Report LookAtModel(const CheckFlags& flags, const Machine& machine) {
     if (report.weight_bytes > machine.available_bytes)
       report.notes.push_back(fmt::format(
           "the weights need {}, {} are available: they would be read from the disk again and again",
-          GiB(report.weight_bytes), GiB(machine.available_bytes)));
+          InGiB(report.weight_bytes), InGiB(machine.available_bytes)));
   } catch (const StartupError& error) {
     report.refused.push_back(error.what());
   }
@@ -170,8 +170,8 @@ void PrintLines(const Machine& machine, const Report& report) {
   };
   line("cpu",
        fmt::format("{}, {} threads, {}", machine.cpu, machine.num_cores, machine.instructions));
-  line("memory",
-       fmt::format("{}, {} available", GiB(machine.memory_bytes), GiB(machine.available_bytes)));
+  line("memory", fmt::format("{}, {} available", InGiB(machine.memory_bytes),
+                             InGiB(machine.available_bytes)));
   if (machine.gpus.empty())
     line("gpu", machine.gpu_driver.empty() ? "none, no NVIDIA driver: the CPU serves"
                                            : "none, driver " + machine.gpu_driver);
@@ -182,7 +182,7 @@ void PrintLines(const Machine& machine, const Report& report) {
   line("model", report.dir);
   line("config", report.config);
   line("tensors", report.tensors);
-  if (report.weight_bytes > 0) line("weights", GiB(report.weight_bytes));
+  if (report.weight_bytes > 0) line("weights", InGiB(report.weight_bytes));
   line("template", report.chat_template);
   line("tokenizer", report.tokenizer);
   line("drafter", report.drafter);

@@ -68,9 +68,9 @@ std::vector<int32_t> MakePrompt(const GenerateFlags& flags, const LoadedModel& m
 }
 
 // Collects one reply; prints its text as it comes unless a JSON object is wanted.
-class Reply {
+class ReplyCollector {
  public:
-  Reply(const Tokenizer* tokenizer, bool prints) : prints_(prints) {
+  ReplyCollector(const Tokenizer* tokenizer, bool prints) : prints_(prints) {
     if (tokenizer != nullptr) detokenizer_.emplace(*tokenizer);
   }
   TokenSink Sink() {
@@ -153,7 +153,7 @@ int RunGenerate(const GenerateFlags& flags) {
   options = WithModel(options, flags.model, model);
   Engine engine(std::move(model.target), std::move(model.drafter), options);
   const double load_seconds = Since(start);
-  Reply reply(model.tokenizer.get(), !flags.json_output);
+  ReplyCollector reply(model.tokenizer.get(), !flags.json_output);
   const auto submitted = Clock::now();
   OrThrow(engine.Submit(std::move(request), reply.Sink()));
   reply.Wait();

@@ -17,9 +17,9 @@ constexpr std::array<uint32_t, 64> kRound = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-using State = std::array<uint32_t, 8>;
+using HashState = std::array<uint32_t, 8>;
 
-void Block(State& state, const uint8_t* bytes) {
+void Block(HashState& state, const uint8_t* bytes) {
   std::array<uint32_t, 64> w;
   for (size_t i = 0; i < 16; ++i)
     w[i] = static_cast<uint32_t>(bytes[4 * i]) << 24 |
@@ -30,7 +30,7 @@ void Block(State& state, const uint8_t* bytes) {
     w[i] = w[i - 16] + (std::rotr(a, 7) ^ std::rotr(a, 18) ^ a >> 3) + w[i - 7] +
            (std::rotr(b, 17) ^ std::rotr(b, 19) ^ b >> 10);
   }
-  State s = state;
+  HashState s = state;
   for (size_t i = 0; i < 64; ++i) {
     const uint32_t t1 = s[7] + (std::rotr(s[4], 6) ^ std::rotr(s[4], 11) ^ std::rotr(s[4], 25)) +
                         ((s[4] & s[5]) ^ (~s[4] & s[6])) + kRound[i] + w[i];
@@ -49,8 +49,8 @@ Sha256Digest Sha256(std::string_view bytes) {
   while (padded.size() % 64 != 56) padded += '\0';
   const uint64_t bits = static_cast<uint64_t>(bytes.size()) * 8;
   for (int shift = 56; shift >= 0; shift -= 8) padded += static_cast<char>(bits >> shift & 0xff);
-  State state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  HashState state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                     0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   for (size_t at = 0; at < padded.size(); at += 64)
     Block(state, reinterpret_cast<const uint8_t*>(padded.data()) + at);
   Sha256Digest digest;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "base/bf16.h"
 #include "base/check.h"
@@ -84,6 +85,10 @@ inline Tensor MakeTensor(void* data, DType dtype, int64_t rows) {
 }
 inline Tensor MakeTensor(void* data, DType dtype, int64_t rows, int64_t cols) {
   return {data, dtype, 2, {rows, cols, 0, 0}, cols};
+}
+// All of `values`, which outlives the view.
+inline Tensor ViewOf(std::vector<int32_t>& values) {
+  return MakeTensor(values.data(), DType::kI32, static_cast<int64_t>(values.size()));
 }
 
 }  // namespace lapidary

@@ -35,9 +35,9 @@ PlacedWeights::PlacedWeights(const std::vector<TensorSpec>& specs, Device& devic
   // Fewer page faults; whether it works does not matter.
   if (device.is_host()) {
     constexpr uintptr_t kPage = 4096;
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(at) + kPage - 1) / kPage * kPage;
+    const uintptr_t past_page = reinterpret_cast<uintptr_t>(at) % kPage;
     if (bytes > 2 * kPage)
-      madvise(reinterpret_cast<void*>(begin), bytes - 2 * kPage, MADV_HUGEPAGE);
+      madvise(at + (kPage - past_page) % kPage, bytes - 2 * kPage, MADV_HUGEPAGE);
   }
   for (const TensorSpec& spec : specs) {
     if (spec.role != TensorRole::kUsed) continue;

@@ -24,10 +24,10 @@ class Uploader {
   }
 
   Status Run() {
-    const uint64_t stretches = total_bytes_ / kBufferBytes + 1;
+    const uint64_t num_threads = std::min(kMaxThreads, total_bytes_ / kBufferBytes + 1);
     std::vector<std::thread> threads;
-    for (uint64_t i = 0; i < std::min(kMaxThreads, stretches); ++i)
-      threads.emplace_back([this] { Work(); });
+    threads.reserve(num_threads);
+    for (uint64_t i = 0; i < num_threads; ++i) threads.emplace_back([this] { Work(); });
     for (std::thread& thread : threads) thread.join();
     if (thrown_) std::rethrow_exception(thrown_);
     if (error_) return *error_;

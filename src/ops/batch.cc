@@ -3,14 +3,6 @@
 #include <algorithm>
 
 namespace lapidary {
-namespace {
-
-Tensor View(std::vector<int32_t>& values) {
-  return MakeTensor(values.data(), DType::kI32, static_cast<int64_t>(values.size()));
-}
-
-}  // namespace
-
 int32_t BatchBuilder::FirstCell(int window, int first_position) {
   return std::max(0, first_position - window + 1) / kPageTokens;
 }
@@ -97,10 +89,10 @@ int32_t BatchBuilder::ScratchPages(int window, int first_position, int num_rows)
 }
 
 RowSet BatchBuilder::View(Rows& rows, std::span<const uint64_t> owners) const {
-  return {lapidary::View(rows.positions),
-          lapidary::View(rows.key_ends),
-          lapidary::View(rows.slots),
-          lapidary::View(rows.chunks),
+  return {ViewOf(rows.positions),
+          ViewOf(rows.key_ends),
+          ViewOf(rows.slots),
+          ViewOf(rows.chunks),
           full_pages_,
           sliding_pages_,
           rows.spans,
@@ -109,10 +101,9 @@ RowSet BatchBuilder::View(Rows& rows, std::span<const uint64_t> owners) const {
 }
 
 Batch BatchBuilder::Build(std::span<const uint64_t> owners) {
-  return {lapidary::View(rows_.tokens),  View(rows_, owners),
-          lapidary::View(output_rows_),  lapidary::View(output_.tokens),
-          View(output_, owners),         window_copies_,
-          lapidary::View(rows_.offsets), lapidary::View(output_.offsets)};
+  return {ViewOf(rows_.tokens),   View(rows_, owners),    ViewOf(output_rows_),
+          ViewOf(output_.tokens), View(output_, owners),  window_copies_,
+          ViewOf(rows_.offsets),  ViewOf(output_.offsets)};
 }
 
 }  // namespace lapidary

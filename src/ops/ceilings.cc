@@ -93,8 +93,8 @@ CeilingProbe::CeilingProbe(WorkerPool& pool, std::span<const Bf16> memory)
   ReadFunction chosen = read_;
   for (const ReadFunction reader : kReaders) {
     read_ = reader;
-    std::vector<double> samples;
-    for (int i = 0; i < kSamples; ++i) samples.push_back(ReadGbPerS());
+    std::vector<double> samples(kSamples);
+    for (double& sample : samples) sample = ReadGbPerS();
     if (Median(samples) <= best) continue;
     best = Median(samples);
     chosen = reader;

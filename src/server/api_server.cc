@@ -17,12 +17,6 @@ namespace {
 constexpr unsigned kGet = 1, kPost = 2;
 constexpr std::chrono::seconds kAbortTime{2};
 
-HttpResponse Json(const json::value& value) {
-  HttpResponse response;
-  response.body = json::serialize(value);
-  return response;
-}
-
 HttpResponse NotReady(ServerState state) {
   if (state == ServerState::kDraining) return Refusal(503, "The server is stopping.", "draining");
   if (state == ServerState::kFailing) return Refusal(503, "The server is failing.", "failing");
@@ -286,7 +280,7 @@ void ApiServer::TokenizeRoute(const HttpRequest& request, const ExchangePtr& exc
   if (!fields.ok()) return exchange->Respond(BadField(fields.error()));
   const Result<json::object> reply =
       encodes ? Tokenize(fields.value(), *backend()) : Detokenize(fields.value(), *backend());
-  exchange->Respond(reply.ok() ? Json(reply.value()) : BadField(reply.error()));
+  exchange->Respond(reply.ok() ? JsonResponse(reply.value()) : BadField(reply.error()));
 }
 
 }  // namespace lapidary

@@ -10,12 +10,6 @@ namespace {
 
 constexpr int kMaxWaitSeconds = 3600;
 
-HttpResponse Json(const json::value& value) {
-  HttpResponse response;
-  response.body = json::serialize(value);
-  return response;
-}
-
 HttpResponse BadValue(const char* message, const char* param) {
   return ErrorResponse(400, Error{message, param, "invalid_value"}, "invalid_request_error");
 }
@@ -51,7 +45,7 @@ HttpResponse ApiServer::HealthOf(bool liveness) const {
     body["loaded_bytes"] = loaded_bytes_.load();
     body["total_bytes"] = total_bytes_.load();
   }
-  HttpResponse response = Json(body);
+  HttpResponse response = JsonResponse(body);
   const bool good = liveness ? state != ServerState::kFailing : std::string_view(name) == "ok";
   if (!good) response.status = 503;
   return response;
@@ -75,7 +69,7 @@ void ApiServer::HealthGenerate(const HttpRequest&, const ExchangePtr& exchange) 
   const Status status = current->engine->Submit(std::move(request), [exchange](TokenEvent&& event) {
     if (event.finish == FinishReason::kNone) return;
     const bool good = event.finish == FinishReason::kLength || event.finish == FinishReason::kStop;
-    HttpResponse response = Json(json::object{{"status", good ? "ok" : "failing"}});
+    HttpResponse response = JsonResponse(json::object{{"status", good ? "ok" : "failing"}});
     if (!good) response.status = 503;
     exchange->Respond(std::move(response));
   });
@@ -93,16 +87,16 @@ void ApiServer::Models(const HttpRequest& request, const ExchangePtr& exchange) 
                        {"root", name},        {"parent", nullptr}};
     entry["max_model_len"] = current ? json::value(current->engine->max_model_len()) : nullptr;
     entry["architecture"] = json::object{{"input_modalities", json::array{"text"}}};
-    if (request.path == "/v1/models/" + name) return exchange->Respond(Json(entry));
+    if (request.path == "/v1/models/" + name) return exchange->Respond(JsonResponse(entry));
     entries.push_back(std::move(entry));
   }
   if (request.path != "/v1/models")
     return exchange->Respond(Refusal(404, "There is no such model.", "model_not_found"));
-  exchange->Respond(Json(json::object{{"object", "list"}, {"data", std::move(entries)}}));
+  exchange->Respond(JsonResponse(json::object{{"object", "list"}, {"data", std::move(entries)}}));
 }
 
 void ApiServer::Version(const HttpRequest&, const ExchangePtr& exchange) {
-  exchange->Respond(Json(json::object{{"version", options_.version}}));
+  exchange->Respond(JsonResponse(json::object{{"version", options_.version}}));
 }
 
 void ApiServer::Metrics(const HttpRequest&, const ExchangePtr& exchange) {
@@ -119,22 +113,24 @@ void ApiServer::Info(const HttpRequest& request, const ExchangePtr& exchange) {
   if (request.path == "/tokenizer_info")
     return exchange->Respond(current->tokenizer == nullptr
                                  ? Refusal(404, "This server has no tokenizer.", "not_found")
-                                 : Json(TokenizerInfo(*current)));
-  if (request.path.ends_with("model_info")) return exchange->Respond(Json(monitor_.ModelInfo()));
-  exchange->Respond(Json(monitor_.ServerInfo(*current->engine, current->started_with)));
+                                 : JsonResponse(TokenizerInfo(*current)));
+  if (request.path.ends_with("model_info"))
+    return exchange->Respond(JsonResponse(monitor_.ModelInfo()));
+  exchange->Respond(JsonResponse(monitor_.ServerInfo(*current->engine, current->started_with)));
 }
 
 void ApiServer::Load(const HttpRequest& request, const ExchangePtr& exchange) {
   const std::shared_ptr<const Backend> current = backend();
   if (request.path == "/load")
-    return exchange->Respond(Json(json::object{{"server_load", live_->size()}}));
-  if (request.path == "/v1/loads") return exchange->Respond(Json(monitor_.Loads(*current->engine)));
+    return exchange->Respond(JsonResponse(json::object{{"server_load", live_->size()}}));
+  if (request.path == "/v1/loads")
+    return exchange->Respond(JsonResponse(monitor_.Loads(*current->engine)));
   const EngineStats stats = current->engine->stats();
   exchange->Respond(
-      Json(json::array{json::object{{"dp_rank", 0},
-                                    {"num_reqs", stats.num_running + stats.num_queued},
-                                    {"num_waiting_reqs", stats.num_queued},
-                                    {"num_tokens", stats.full_pages * kPageTokens}}}));
+      JsonResponse(json::array{json::object{{"dp_rank", 0},
+                                            {"num_reqs", stats.num_running + stats.num_queued},
+                                            {"num_waiting_reqs", stats.num_queued},
+                                            {"num_tokens", stats.full_pages * kPageTokens}}}));
 }
 
 void ApiServer::FlushCache(const HttpRequest& request, const ExchangePtr& exchange) {
@@ -149,8 +145,8 @@ void ApiServer::FlushCache(const HttpRequest& request, const ExchangePtr& exchan
     const bool idle = timeout_s == 0 || admin_->WaitUntil(is_idle, std::chrono::seconds(timeout_s));
     const int64_t num_pages = current->engine->FlushCache();
     monitor_.ResetAcceptance(current->engine->stats());
-    exchange->Respond(
-        Json(json::object{{"success", true}, {"flushed_pages", num_pages}, {"was_idle", idle}}));
+    exchange->Respond(JsonResponse(
+        json::object{{"success", true}, {"flushed_pages", num_pages}, {"was_idle", idle}}));
   });
   if (!posted)
     exchange->Respond(ErrorResponse(429, Error{"Too many of these wait already.", "", "queue_full"},
@@ -159,7 +155,7 @@ void ApiServer::FlushCache(const HttpRequest& request, const ExchangePtr& exchan
 
 void ApiServer::Profile(const HttpRequest& request, const ExchangePtr& exchange) {
   const auto answer = [&](const Result<json::object>& result) {
-    if (result.ok()) return exchange->Respond(Json(result.value()));
+    if (result.ok()) return exchange->Respond(JsonResponse(result.value()));
     const Error& error = result.error();
     const bool is_ours = error.code.empty();
     exchange->Respond(ErrorResponse(is_ours ? 500 : 400, error,
@@ -199,7 +195,7 @@ void ApiServer::AbortRequest(const HttpRequest& request, const ExchangePtr& exch
     const CacheSalt owner = access_.SaltOf(request);
     num_aborted = live_->Abort(&id, &owner);
   }
-  exchange->Respond(Json(json::object{{"success", true}, {"num_aborted", num_aborted}}));
+  exchange->Respond(JsonResponse(json::object{{"success", true}, {"num_aborted", num_aborted}}));
 }
 
 }  // namespace lapidary

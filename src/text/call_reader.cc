@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::string_view kSpace = " \t\r\n";
 
-std::string_view Trim(std::string_view text) {
+std::string_view TrimSpace(std::string_view text) {
   const size_t begin = text.find_first_not_of(kSpace);
   if (begin == std::string_view::npos) return {};
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
@@ -40,7 +40,7 @@ bool IsNumber(std::string_view text) {
   }
   double value = 0;
   return at == text.size() &&
-         std::from_chars(text.data(), text.data() + at, value).ec == std::errc();
+         std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc();
 }
 
 const json::object* Member(const json::object* schema, std::string_view name) {
@@ -103,7 +103,7 @@ class CallReader {
       at_ = text_.size();
       return Outcome::kCut;
     }
-    const std::string_view word = Trim(text_.substr(at_, end - at_));
+    const std::string_view word = TrimSpace(text_.substr(at_, end - at_));
     at_ = end;
     if (word.empty()) return Outcome::kBad;
     if (word == "null" || word == "None")
@@ -129,7 +129,7 @@ class CallReader {
     const size_t end = text_.find_first_of(":,{}[]\xff", at_);
     if (end == std::string_view::npos) return Outcome::kCut;
     if (text_[end] != ':') return Outcome::kBad;
-    key = Trim(text_.substr(at_, end - at_));
+    key = TrimSpace(text_.substr(at_, end - at_));
     at_ = end + 1;
     return key.empty() ? Outcome::kBad : Outcome::kDone;
   }
@@ -200,13 +200,13 @@ std::optional<Call> ReadCall(std::string_view text,
                              const std::unordered_map<std::string, json::object>& parameters,
                              bool is_cut) {
   constexpr std::string_view kPrefix = "call:";
-  text = Trim(text);
+  text = TrimSpace(text);
   if (!text.starts_with(kPrefix)) return std::nullopt;
   text.remove_prefix(kPrefix.size());
   const size_t brace = text.find('{');
   if (brace == std::string_view::npos) return std::nullopt;
   Call call;
-  call.name = Trim(text.substr(0, brace));
+  call.name = TrimSpace(text.substr(0, brace));
   if (call.name.empty() || call.name.find(kQuoteMark) != std::string::npos) return std::nullopt;
   const auto schema = parameters.find(call.name);
   CallReader reader(text.substr(brace));

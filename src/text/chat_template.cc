@@ -67,7 +67,7 @@ class Renderer {
         Message(i);
     }
     if (options_.add_generation_prompt) GenerationPrompt();
-    if (out_.error()) return *out_.error();
+    if (const auto& error = out_.error()) return *error;
     return out_.Take();
   }
 

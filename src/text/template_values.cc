@@ -57,7 +57,7 @@ std::string PrintDouble(double number) {
   char buffer[64];
   const auto scientific =
       std::to_chars(buffer, buffer + sizeof buffer, number, std::chars_format::scientific);
-  const std::string text(buffer, scientific.ptr);
+  std::string text(buffer, scientific.ptr);
   const int exponent = std::atoi(text.c_str() + text.find('e') + 1);
   if (number != 0 && (exponent < -4 || exponent >= 16)) return text;
   const auto fixed =
@@ -165,6 +165,7 @@ std::vector<const json::key_value_pair*> Sorted(const json::object& object) {
   std::stable_sort(keyed.begin(), keyed.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<const json::key_value_pair*> out;
+  out.reserve(keyed.size());
   for (const auto& [key, member] : keyed) out.push_back(member);
   return out;
 }

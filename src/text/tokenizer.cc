@@ -7,7 +7,6 @@
 namespace lapidary {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 // A piece's ids are remembered within one Encode while the piece is short.
 constexpr size_t kMaxCachedPiece = 64;
 

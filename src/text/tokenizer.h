@@ -18,6 +18,9 @@
 
 namespace lapidary {
 
+// What stands for a space in the vocabulary: U+2581.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 class Tokenizer {
  public:
   // kAsText: control strings are ordinary text, so that a user cannot forge turns.

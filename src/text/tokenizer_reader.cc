@@ -12,7 +12,6 @@ namespace {
 
 constexpr uint64_t kMaxTokenizerBytes = 128u << 20;
 constexpr int64_t kMaxVocab = 1 << 24;
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
 const json::value* Get(const json::object& object, std::string_view key) {
   const json::value* value = object.if_contains(key);
@@ -77,7 +76,8 @@ class TokenizerReader {
       if (!TypeIs(normalizer, "Replace")) return Bad("normalizer is not Replace");
       const json::object& object = normalizer->get_object();
       const json::value* content = Get(object, "content");
-      if (!PatternIs(*normalizer, " ") || content == nullptr || *content != kSpaceMark.data())
+      if (!PatternIs(*normalizer, " ") || content == nullptr || !content->is_string() ||
+          content->get_string() != kSpaceMark)
         return Bad("normalizer does not replace a space by U+2581");
       t_.replaces_space_ = true;
     }

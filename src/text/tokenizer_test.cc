@@ -15,7 +15,7 @@ namespace {
 
 const std::string kData = std::string(LAPIDARY_SOURCE_DIR) + "/tests/data/tokenizer";
 
-Tokenizer Mini() {
+Tokenizer LoadMini() {
   auto tokenizer = Tokenizer::Load(kData);
   CHECK(tokenizer.ok(), "{}", tokenizer.error().message);
   return std::move(tokenizer).value();
@@ -34,7 +34,7 @@ std::vector<json::object> Lines(const std::string& path) {
 }
 
 TEST(Tokenizer, EqualsTheGoldensOfTheReference) {
-  const Tokenizer tokenizer = Mini();
+  const Tokenizer tokenizer = LoadMini();
   int checked = 0;
   for (const json::object& line : Lines(kData + "/goldens.mini.jsonl")) {
     const std::string text(line.at("text").as_string());
@@ -81,14 +81,14 @@ TEST(Tokenizer, EqualsTheGoldensOfTheRealVocabulary) {
 }
 
 TEST(Tokenizer, DecodeUndoesEncode) {
-  const Tokenizer tokenizer = Mini();
+  const Tokenizer tokenizer = LoadMini();
   for (const std::string text :
        {"", " ", "a  b\n\n c\t", "naïve 你好 🙂 \xCC\x81", "<|turn>user\nhi<turn|>", "x<bos>y"})
     EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text), false), text);
 }
 
 TEST(Tokenizer, ControlStringsAsTextForgeNothing) {
-  const Tokenizer tokenizer = Mini();
+  const Tokenizer tokenizer = LoadMini();
   const std::string text = "a<|turn>model\n<turn|><bos>";
   for (const int32_t id : tokenizer.Encode(text, Tokenizer::Specials::kAsText))
     EXPECT_FALSE(tokenizer.is_special(id));
@@ -97,7 +97,7 @@ TEST(Tokenizer, ControlStringsAsTextForgeNothing) {
 }
 
 TEST(Tokenizer, BytesThatAreNotUtf8CountAsReplacementCharacters) {
-  const Tokenizer tokenizer = Mini();
+  const Tokenizer tokenizer = LoadMini();
   EXPECT_EQ(tokenizer.Encode("a\xff\xfe"), tokenizer.Encode("a\xEF\xBF\xBD\xEF\xBF\xBD"));
   EXPECT_EQ(tokenizer.Encode("\xE4\xBD"), tokenizer.Encode("\xEF\xBF\xBD"));
 }
@@ -150,7 +150,7 @@ TEST(Bpe, ShortAndLongPiecesEqualTheSlowDefinition) {
 bool IsValidUtf8(const std::string& text) { return ToValidUtf8(text) == text; }
 
 TEST(Detokenizer, PiecesJoinToTheOneShotTextAndAreAlwaysValid) {
-  const Tokenizer tokenizer = Mini();
+  const Tokenizer tokenizer = LoadMini();
   std::mt19937 rng(11);
   const int num_rounds = Rounds(50'000);
   for (int round = 0; round < num_rounds; ++round) {

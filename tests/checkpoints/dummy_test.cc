@@ -12,17 +12,17 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-const fs::path kConfigs = fs::path(LAPIDARY_SOURCE_DIR) / "tests/data/configs";
+const fs::path kPublished = fs::path(LAPIDARY_SOURCE_DIR) / "tests/data/configs";
 
 // Published parameter counts: 31,273,088,876 of which the towers are not loaded.
 TEST(Dummy, BeyondMemoryIsRefusedAtOnceWithBothCounts) {
   const auto start = std::chrono::steady_clock::now();
   const uint64_t available = uint64_t{24} << 30;
-  const auto refused = MakeDummyCheckpoint(kConfigs / "gemma-4-31B-it", available);
+  const auto refused = MakeDummyCheckpoint(kPublished / "gemma-4-31B-it", available);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   ASSERT_FALSE(refused.ok());
   EXPECT_THAT(refused.error().message, HasSubstr("25769803776"));
-  const uint64_t need = WeightBytes(ReadModelConfig(kConfigs / "gemma-4-31B-it").value());
+  const uint64_t need = WeightBytes(ReadModelConfig(kPublished / "gemma-4-31B-it").value());
   EXPECT_THAT(refused.error().message, HasSubstr(std::to_string(need)));
   EXPECT_NEAR(static_cast<double>(need), 2 * 30'697e6, 2e6);  // text parameters, in millions
   EXPECT_LT(seconds.count(), 5.0);

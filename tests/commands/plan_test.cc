@@ -23,7 +23,7 @@ json::object Plan(std::vector<std::string> args) {
   EXPECT_EQ(result.exit_code, 0) << result.err;
   return result.exit_code == 0 ? json::parse(result.out).as_object() : json::object();
 }
-int64_t Number(const json::object& plan, const char* name) {
+int64_t Amount(const json::object& plan, const char* name) {
   return plan.at(name).to_number<int64_t>();
 }
 
@@ -82,50 +82,50 @@ TEST(Plan, BytesOfThePublishedModels) {
     const double used = static_cast<double>(Elements(m, false)) / 1e6;
     EXPECT_TRUE(std::abs(counted - m.text_million) < 0.6 || std::abs(used - m.text_million) < 0.6)
         << counted << " " << used;
-    EXPECT_EQ(Number(plan, "weight_bytes"), 2 * Elements(m, false));
-    EXPECT_EQ(Number(plan, "sliding_page_bytes"), 64 * m.sliding_token_bytes);
-    EXPECT_EQ(Number(plan, "sliding_pages_per_slab"), m.sliding_pages);
-    EXPECT_EQ(Number(plan, "slab_bytes"), m.sliding_pages * 64 * m.sliding_token_bytes);
-    EXPECT_EQ(Number(plan, "unused_slab_bytes"), 0);
+    EXPECT_EQ(Amount(plan, "weight_bytes"), 2 * Elements(m, false));
+    EXPECT_EQ(Amount(plan, "sliding_page_bytes"), 64 * m.sliding_token_bytes);
+    EXPECT_EQ(Amount(plan, "sliding_pages_per_slab"), m.sliding_pages);
+    EXPECT_EQ(Amount(plan, "slab_bytes"), m.sliding_pages * 64 * m.sliding_token_bytes);
+    EXPECT_EQ(Amount(plan, "unused_slab_bytes"), 0);
     // A token and KV head of a folded full layer has 640 columns instead of 1024.
     EXPECT_EQ(plan.at("kv_folded").as_bool(), m.k_is_v);
-    EXPECT_EQ(Number(plan, "full_page_bytes"),
+    EXPECT_EQ(Amount(plan, "full_page_bytes"),
               64 * m.full_token_bytes * (m.k_is_v ? 640 : 1024) / 1024);
-    EXPECT_EQ(Number(plan, "full_pages_per_slab"), m.k_is_v ? 16 : m.full_pages);
+    EXPECT_EQ(Amount(plan, "full_pages_per_slab"), m.k_is_v ? 16 : m.full_pages);
     const json::object split = Plan({Config(m.name), "--device-memory", "80GiB", "--no-kv-fold"});
     EXPECT_FALSE(split.at("kv_folded").as_bool());
-    EXPECT_EQ(Number(split, "full_page_bytes"), 64 * m.full_token_bytes);
-    EXPECT_EQ(Number(split, "full_pages_per_slab"), m.full_pages);
-    EXPECT_EQ(Number(split, "slab_bytes"), Number(plan, "slab_bytes"));
+    EXPECT_EQ(Amount(split, "full_page_bytes"), 64 * m.full_token_bytes);
+    EXPECT_EQ(Amount(split, "full_pages_per_slab"), m.full_pages);
+    EXPECT_EQ(Amount(split, "slab_bytes"), Amount(plan, "slab_bytes"));
   }
 }
 
 TEST(Plan, ABoundIsInBytesPagesTokensOrAShare) {
   const std::string e4b = Config("E4B");
   const json::object bytes = Plan({e4b, "--kv-cache-memory-bytes", "4GiB"});
-  EXPECT_EQ(Number(bytes, "num_slabs"), (int64_t{4} << 30) / Number(bytes, "slab_bytes"));
+  EXPECT_EQ(Amount(bytes, "num_slabs"), (int64_t{4} << 30) / Amount(bytes, "slab_bytes"));
   // vLLM: 0.5 x 80 GiB holds all; SGLang: weights and KV, so the workspace more is left for KV.
   const json::object all =
       Plan({e4b, "--device-memory", "80GiB", "--gpu-memory-utilization", "0.5"});
   const json::object stat = Plan({e4b, "--device-memory", "80GiB", "--mem-fraction-static", "0.5"});
-  const int64_t budget = int64_t{40} << 30, slab = Number(all, "slab_bytes");
-  const int64_t rest = budget - Number(all, "weight_bytes");
-  EXPECT_EQ(Number(all, "num_slabs"), (rest - Number(all, "workspace_bytes")) / slab);
-  EXPECT_EQ(Number(stat, "num_slabs"), rest / slab);
+  const int64_t budget = int64_t{40} << 30, slab = Amount(all, "slab_bytes");
+  const int64_t rest = budget - Amount(all, "weight_bytes");
+  EXPECT_EQ(Amount(all, "num_slabs"), (rest - Amount(all, "workspace_bytes")) / slab);
+  EXPECT_EQ(Amount(stat, "num_slabs"), rest / slab);
   // Of several the smallest.
   const json::object both = Plan({e4b, "--device-memory", "80GiB", "--gpu-memory-utilization",
                                   "0.5", "--kv-cache-memory-bytes", "1GiB"});
-  EXPECT_EQ(Number(both, "num_slabs"), (int64_t{1} << 30) / slab);
+  EXPECT_EQ(Amount(both, "num_slabs"), (int64_t{1} << 30) / slab);
   EXPECT_EQ(both.at("kv_bound").as_string(), "--kv-cache-memory-bytes");
   // A page of 64 tokens is 64 tokens; more tokens than one context are several requests.
   const json::object pages = Plan({e4b, "--num-gpu-blocks-override", "1000"});
   const json::object tokens = Plan({e4b, "--max-total-tokens", "64k"});
-  EXPECT_EQ(Number(pages, "num_slabs"), Number(tokens, "num_slabs"));
-  EXPECT_GE(Number(tokens, "context"), 64000);
+  EXPECT_EQ(Amount(pages, "num_slabs"), Amount(tokens, "num_slabs"));
+  EXPECT_GE(Amount(tokens, "context"), 64000);
   const json::object once = Plan({e4b, "--max-model-len", "4096", "--max-total-tokens", "4096"});
   const json::object twice = Plan({e4b, "--max-model-len", "4K", "--max-total-tokens", "8K"});
-  EXPECT_EQ(Number(twice, "num_slabs"), 2 * Number(once, "num_slabs"));
-  EXPECT_EQ(Number(once, "context"), 4096);
+  EXPECT_EQ(Amount(twice, "num_slabs"), 2 * Amount(once, "num_slabs"));
+  EXPECT_EQ(Amount(once, "context"), 4096);
 }
 
 // The fold is the default on a GPU alone, and refused where values are no keys.
@@ -149,14 +149,14 @@ TEST(Plan, AFoldedCache) {
 
 TEST(Plan, StepTokens) {
   const std::string e2b = Config("E2B");
-  EXPECT_EQ(Number(Plan({e2b}), "chunk_tokens"), 256);
-  EXPECT_EQ(Number(Plan({e2b, "--device-memory", "80GiB"}), "chunk_tokens"), 8192);
-  EXPECT_EQ(Number(Plan({Config("31B"), "--device-memory", "80GiB"}), "chunk_tokens"), 4096);
-  EXPECT_EQ(Number(Plan({e2b, "--max-num-batched-tokens", "2048"}), "chunk_tokens"), 2048);
-  EXPECT_EQ(Number(Plan({e2b, "--max-num-batched-tokens", "2048", "--chunked-prefill-size", "512"}),
+  EXPECT_EQ(Amount(Plan({e2b}), "chunk_tokens"), 256);
+  EXPECT_EQ(Amount(Plan({e2b, "--device-memory", "80GiB"}), "chunk_tokens"), 8192);
+  EXPECT_EQ(Amount(Plan({Config("31B"), "--device-memory", "80GiB"}), "chunk_tokens"), 4096);
+  EXPECT_EQ(Amount(Plan({e2b, "--max-num-batched-tokens", "2048"}), "chunk_tokens"), 2048);
+  EXPECT_EQ(Amount(Plan({e2b, "--max-num-batched-tokens", "2048", "--chunked-prefill-size", "512"}),
                    "chunk_tokens"),
             512);
-  EXPECT_EQ(Number(Plan({e2b, "--max-prefill-tokens", "128"}), "chunk_tokens"), 128);
+  EXPECT_EQ(Amount(Plan({e2b, "--max-prefill-tokens", "128"}), "chunk_tokens"), 128);
 }
 
 TEST(Plan, RefusesWhatCannotBe) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/crowd/answers.h"
+#include "tests/crowd/model_test.h"
 #include "tests/crowd/models.h"
 #include "tests/crowd/requests.h"
 #include "tests/support/rounds.h"
@@ -138,12 +139,11 @@ class Crowd {
   int num_cut_ = 0;
 };
 
-class CrowdTest : public testing::TestWithParam<const char*> {};
+using CrowdTest = ModelTest;
 
 TEST_P(CrowdTest, EqualsAlone) {
   const int rounds = Rounds(2);
-  const bool pebble = GetParam() == std::string("pebble");
-  const int size = pebble ? 52 : 112;  // with two rounds 1,000 requests in all
+  const int size = pebble() ? 52 : 112;  // with two rounds 1,000 requests in all
   int64_t preemptions = 0, hits = 0, accepted = 0, drafted = 0;
   int cut = 0;
   for (int round = 0; round < rounds && !HasFailure(); ++round) {
@@ -161,7 +161,7 @@ TEST_P(CrowdTest, EqualsAlone) {
       GetParam(), rounds * size, cut, preemptions, hits, accepted, drafted);
   EXPECT_GT(cut, 0);
   // pebble's full pages are so small that one crowd in three fills its cache.
-  EXPECT_TRUE(preemptions > 0 || (pebble && rounds < 20));
+  EXPECT_TRUE(preemptions > 0 || (pebble() && rounds < 20));
   EXPECT_GT(hits, 0);
   EXPECT_GT(drafted, 0);
   PrintGoal("G6", rounds * size, rounds * size, !HasFailure());
@@ -169,8 +169,7 @@ TEST_P(CrowdTest, EqualsAlone) {
 
 // One slot: whatever A left in it when it was cut, B does not see.
 TEST_P(CrowdTest, TheNextInASlotSeesNothing) {
-  const bool pebble = GetParam() == std::string("pebble");
-  const int rounds = Rounds(pebble ? 100 : 150), num_next = 10;
+  const int rounds = Rounds(pebble() ? 100 : 150), num_next = 10;
   RequestMaker maker(LoadTarget(GetParam())->config, 200, 5 + static_cast<uint32_t>(FirstRound()));
   const auto calm = MakeCalmEngine(GetParam(), 200);
   std::vector<Request> next;

@@ -15,7 +15,7 @@
 namespace lapidary {
 namespace {
 
-constexpr int kMaxLength = 4096;
+constexpr int kContext = 4096;
 // The normal quantile of a significance of 1e-4, of each chi-square.
 constexpr double kQuantile = 3.719;
 
@@ -121,7 +121,7 @@ std::unique_ptr<EngineLoop> MakeStillEngine(const Case& c, int num_drafts) {
   LoopOptions options;
   options.vocab_size = 24;
   options.limits.max_running = 8;
-  options.limits.max_length = kMaxLength;
+  options.limits.max_length = kContext;
   options.limits.max_drafts = options.drafts.max_drafts = num_drafts;
   options.drafts.adaptive = false;
   options.layout =

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "tests/crowd/answers.h"
+#include "tests/crowd/model_test.h"
 #include "tests/crowd/models.h"
 #include "tests/crowd/requests.h"
 #include "tests/support/rounds.h"
@@ -22,12 +23,12 @@ constexpr size_t kNumFlags = std::size(kNumValues);
 using FlagSet = std::array<int, kNumFlags>;
 using Pair = std::tuple<size_t, int, size_t, int>;  // flag, value, flag, value
 
-constexpr int kMaxLength = 300;
+constexpr int kFlagsLength = 300;
 
 EngineOptions OptionsOf(const FlagSet& flags, const std::string& name) {
   const int drafts[] = {0, -1, 1, 4, 8}, chunks[] = {64, 128, 192, 256}, running[] = {1, 3, 16};
   EngineOptions options;
-  options.max_model_len = kMaxLength;
+  options.max_model_len = kFlagsLength;
   options.overlap = flags[0] == 1;
   options.prefix_cache = flags[1] == 1;
   options.num_draft_tokens = drafts[flags[2]];
@@ -39,7 +40,7 @@ EngineOptions OptionsOf(const FlagSet& flags, const std::string& name) {
   options.num_threads = 1 + flags[7];
   options.max_running_requests = running[flags[8]];
   options.reserved_output_tokens = flags[9] == 1 ? 1 : 4096;
-  options.kv_bytes = KvBytesFor(name, kMaxLength, kMaxDrafts, 6);
+  options.kv_bytes = KvBytesFor(name, kFlagsLength, kMaxDrafts, 6);
   return options;
 }
 
@@ -74,14 +75,14 @@ std::vector<FlagSet> PairwiseSets() {
   return sets;
 }
 
-class FlagsTest : public testing::TestWithParam<const char*> {};
+using FlagsTest = ModelTest;
 
 TEST_P(FlagsTest, NoPairOfFlagsChangesAToken) {
-  const int num_requests = GetParam() == std::string("pebble") ? Rounds(3) : Rounds(8);
-  RequestMaker maker(LoadTarget(GetParam())->config, kMaxLength, 9);
+  const int num_requests = pebble() ? Rounds(3) : Rounds(8);
+  RequestMaker maker(LoadTarget(GetParam())->config, kFlagsLength, 9);
   std::vector<Request> requests;
   std::vector<std::vector<Answer>> alone;
-  const auto calm = MakeCalmEngine(GetParam(), kMaxLength);
+  const auto calm = MakeCalmEngine(GetParam(), kFlagsLength);
   for (int i = 0; i < num_requests; ++i) {
     requests.push_back(maker.Make(static_cast<uint64_t>(i)));
     alone.push_back(Ask(*calm, requests.back()));

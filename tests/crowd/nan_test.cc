@@ -5,6 +5,7 @@
 
 #include "tests/crowd/answers.h"
 #include "tests/crowd/faulty_runner.h"
+#include "tests/crowd/model_test.h"
 #include "tests/crowd/models.h"
 #include "tests/crowd/requests.h"
 #include "tests/support/rounds.h"
@@ -12,14 +13,13 @@
 namespace lapidary {
 namespace {
 
-constexpr int kMaxLength = 448;
+constexpr int kNanLength = 448;
 
-class NanTest : public testing::TestWithParam<const char*> {
+class NanTest : public ModelTest {
  protected:
-  bool pebble() const { return GetParam() == std::string("pebble"); }
   EngineOptions Options(int num_drafts) const {
     EngineOptions options;
-    options.max_model_len = kMaxLength;
+    options.max_model_len = kNanLength;
     options.max_running_requests = 6;
     options.chunk_tokens = 128;
     options.reserved_output_tokens = 8;
@@ -27,8 +27,8 @@ class NanTest : public testing::TestWithParam<const char*> {
     options.draft_position = DraftPosition::kNewest;
     return options;
   }
-  RequestMaker maker_{LoadTarget(GetParam())->config, kMaxLength, 17};
-  std::unique_ptr<Engine> calm_ = MakeCalmEngine(GetParam(), kMaxLength);
+  RequestMaker maker_{LoadTarget(GetParam())->config, kNanLength, 17};
+  std::unique_ptr<Engine> calm_ = MakeCalmEngine(GetParam(), kNanLength);
 };
 
 TEST_P(NanTest, MemoryThatWasNotWrittenChangesNoBit) {
@@ -40,7 +40,7 @@ TEST_P(NanTest, MemoryThatWasNotWrittenChangesNoBit) {
     requests.back().num_choices = 1;  // choices share pages without a prefix cache
     alone.push_back(Ask(*calm_, requests.back())[0]);
   }
-  const int slabs = static_cast<int>(KvBytesFor(GetParam(), kMaxLength, kMaxDrafts, 6) /
+  const int slabs = static_cast<int>(KvBytesFor(GetParam(), kNanLength, kMaxDrafts, 6) /
                                      static_cast<uint64_t>(LayoutOf(GetParam()).slab_bytes));
   int64_t steps = 0, poisoned = 0;
   for (const bool cache : {false, true})

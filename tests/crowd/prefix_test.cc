@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tests/crowd/answers.h"
+#include "tests/crowd/model_test.h"
 #include "tests/crowd/models.h"
 #include "tests/crowd/requests.h"
 #include "tests/support/rounds.h"
@@ -16,9 +17,8 @@ int WholePages(size_t num_tokens) {
   return static_cast<int>(num_tokens) / kPageTokens * kPageTokens;
 }
 
-class PrefixTest : public testing::TestWithParam<const char*> {
+class PrefixTest : public ModelTest {
  protected:
-  bool pebble() const { return GetParam() == std::string("pebble"); }
   static EngineOptions Options(int max_model_len, int chunk_tokens) {
     EngineOptions options;
     options.max_model_len = max_model_len;

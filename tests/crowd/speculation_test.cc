@@ -6,6 +6,7 @@
 
 #include "tests/crowd/answers.h"
 #include "tests/crowd/faulty_runner.h"
+#include "tests/crowd/model_test.h"
 #include "tests/crowd/models.h"
 #include "tests/crowd/requests.h"
 #include "tests/support/rounds.h"
@@ -15,16 +16,15 @@ namespace {
 
 constexpr int kMaxLength = 448;
 
-class SpeculationTest : public testing::TestWithParam<const char*> {
+class SpeculationTest : public ModelTest {
  protected:
   // Prompts and answers that end at page and window borders and beside them, answers shorter than
   // a burst, greedy and drawn.
   void MakeRequests() {
-    const bool pebble = GetParam() == std::string("pebble");
     const ModelConfig config = LoadTarget(GetParam())->config;
     RequestMaker maker(config, kMaxLength, 31);
     const auto calm = MakeCalmEngine(GetParam(), kMaxLength);
-    const int num_requests = pebble ? Rounds(3) : Rounds(8);
+    const int num_requests = pebble() ? Rounds(3) : Rounds(8);
     for (int i = 0; i < num_requests; ++i) {
       const int border = i % 3 == 0 ? config.window : kPageTokens * (1 + i % 2);
       const int end = border + maker.Below(3) - 1;

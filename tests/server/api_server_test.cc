@@ -60,16 +60,16 @@ TEST_F(ApiServerTest, StopStringEndsTheText) {
   EXPECT_EQ(choice.at("stop_reason").as_string(), "ere");
 }
 
-constexpr const char* kReply =
+constexpr const char* kToolReply =
     "<|channel>thought\nhm\n<channel|>It is 42.<|tool_call>call:f{a:1,b:<|\"|>x "
     "y<|\"|>}<tool_call|>";
-constexpr const char* kChat =
+constexpr const char* kToolChat =
     R"({"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":{"name":"f",)"
     R"("parameters":{"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"}}}}}])";
 
 TEST_F(ApiServerTest, ChatSeparatesThoughtContentAndCalls) {
-  engine_->script = tokenizer_->Encode(kReply);
-  const std::string reply = Post("/v1/chat/completions", std::string(kChat) + "}");
+  engine_->script = tokenizer_->Encode(kToolReply);
+  const std::string reply = Post("/v1/chat/completions", std::string(kToolChat) + "}");
   ASSERT_EQ(StatusOf(reply), 200) << reply;
   const json::object choice = BodyOf(reply).at("choices").as_array()[0].as_object();
   const json::object& message = choice.at("message").as_object();
@@ -85,9 +85,9 @@ TEST_F(ApiServerTest, ChatSeparatesThoughtContentAndCalls) {
 }
 
 TEST_F(ApiServerTest, ChatStreamsWhatItAnswersAtOnce) {
-  engine_->script = tokenizer_->Encode(kReply);
+  engine_->script = tokenizer_->Encode(kToolReply);
   const std::string stream =
-      Post("/v1/chat/completions", std::string(kChat) + R"(,"stream":true})");
+      Post("/v1/chat/completions", std::string(kToolChat) + R"(,"stream":true})");
   std::string content, reasoning, arguments, finish;
   int num_roles = 0, num_done = 0;
   for (size_t at = stream.find("data: "); at != std::string::npos;

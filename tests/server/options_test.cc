@@ -10,15 +10,15 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr const char* kReply =
+constexpr const char* kAnswer =
     "<|channel>thought\nhm\n<channel|>It is 42.<|tool_call>call:f{a:1}<tool_call|>";
-constexpr const char* kChat =
+constexpr const char* kQuestion =
     R"({"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":{"name":"f"}}]})";
 
 class OptionsTest : public ApiServerTest {
  protected:
   json::object Message() {
-    return BodyOf(Post("/v1/chat/completions", kChat))
+    return BodyOf(Post("/v1/chat/completions", kQuestion))
         .at("choices")
         .at(0)
         .at("message")
@@ -30,7 +30,7 @@ class NoReasoningParser : public OptionsTest {
   void Configure(Backend& backend) override { backend.parses_reasoning = false; }
 };
 TEST_F(NoReasoningParser, ThoughtsStayInTheContent) {
-  engine_->script = tokenizer_->Encode(kReply);
+  engine_->script = tokenizer_->Encode(kAnswer);
   const json::object message = Message();
   EXPECT_EQ(message.at("content").as_string(), "thought\nhm\nIt is 42.");
   EXPECT_FALSE(message.contains("reasoning"));
@@ -41,7 +41,7 @@ class NoToolParser : public OptionsTest {
   void Configure(Backend& backend) override { backend.parses_tools = false; }
 };
 TEST_F(NoToolParser, CallsStayInTheContent) {
-  engine_->script = tokenizer_->Encode(kReply);
+  engine_->script = tokenizer_->Encode(kAnswer);
   const json::object message = Message();
   EXPECT_EQ(message.at("content").as_string(), "It is 42.call:f{a:1}");
   EXPECT_EQ(message.at("reasoning").as_string(), "hm");
@@ -125,7 +125,7 @@ TEST_F(IdsOnly, WhatNeedsTextIsRefusedByName) {
   EXPECT_EQ(param("/v1/completions", R"({"prompt":[1],"stop":"x"})"), "stop");
   EXPECT_EQ(param("/v1/completions", R"({"prompt":[1],"bad_words":["x"]})"), "bad_words");
   EXPECT_EQ(param("/v1/completions", R"({"prompt":[1],"echo":true})"), "echo");
-  EXPECT_EQ(param("/v1/chat/completions", kChat), "messages");
+  EXPECT_EQ(param("/v1/chat/completions", kQuestion), "messages");
   EXPECT_EQ(param("/tokenize", R"({"prompt":"x"})"), "prompt");
   EXPECT_EQ(param("/detokenize", R"({"tokens":[1]})"), "tokens");
 }

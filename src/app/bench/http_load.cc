@@ -77,10 +77,10 @@ void TakeEvent(const std::string& data, double now_s, RequestTrace& trace) {
 }
 
 // A request from its connection to its last byte. Throws system_error.
-class Exchange {
+class LoadExchange {
  public:
-  Exchange(asio::any_io_executor executor, const LoadTarget& target,
-           const tcp::resolver::results_type& endpoints)
+  LoadExchange(asio::any_io_executor executor, const LoadTarget& target,
+               const tcp::resolver::results_type& endpoints)
       : stream_(executor), target_(target), endpoints_(endpoints) {
     parser_.body_limit(boost::none);
   }
@@ -182,7 +182,7 @@ class Load {
 
   asio::awaitable<void> Ask(size_t index) {
     RequestTrace& trace = run_.traces[index];
-    Exchange exchange(co_await asio::this_coro::executor, target_, endpoints_);
+    LoadExchange exchange(co_await asio::this_coro::executor, target_, endpoints_);
     trace.sent_s = Now();
     co_await exchange.Begin(https_[index]);
     if (exchange.status() != 200) {
@@ -241,7 +241,7 @@ class Load {
 
 asio::awaitable<void> Get(const LoadTarget& target, const tcp::resolver::results_type& endpoints,
                           const std::string& path, Result<std::string>& answer) {
-  Exchange exchange(co_await asio::this_coro::executor, target, endpoints);
+  LoadExchange exchange(co_await asio::this_coro::executor, target, endpoints);
   co_await exchange.Begin(MakeHttp(target, http::verb::get, path));
   std::string body = co_await exchange.ReadAll();
   if (exchange.status() == 200)

@@ -26,7 +26,7 @@ struct ChatFlags {
 };
 
 // What one reply added up to.
-struct Reply {
+struct ReplySum {
   std::string content, finish;
 };
 
@@ -37,7 +37,7 @@ const json::value* Find(const json::object& object, std::string_view name) {
 
 // One event of the stream. Some servers name thoughts `reasoning`, others `reasoning_content`, ours
 // both.
-void Show(const json::object& event, Terminal& terminal, Reply& reply) {
+void Show(const json::object& event, Terminal& terminal, ReplySum& reply) {
   const json::value* choices = Find(event, "choices");
   if (choices == nullptr || !choices->is_array() || choices->get_array().empty()) return;
   const json::object* choice = choices->get_array()[0].if_object();
@@ -100,7 +100,7 @@ class Chat {
   // does not.
   bool Ask(const std::string& line) {
     messages_.push_back(json::object{{"role", "user"}, {"content", line}});
-    Reply reply;
+    ReplySum reply;
     bool interrupted = false;
     const Status status = partner_.Stream(
         Body(), [&](const json::object& event) { Show(event, terminal_, reply); },

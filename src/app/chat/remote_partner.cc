@@ -19,7 +19,7 @@ namespace http = boost::beast::http;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-constexpr std::chrono::milliseconds kInterruptPoll{50};
+constexpr std::chrono::milliseconds kReadPoll{50};
 constexpr size_t kMaxErrorBytes = 64 * 1024;
 
 // One request on its own connection. Waits in short turns, so that Ctrl-C is noticed.
@@ -88,7 +88,7 @@ class HttpCall {
   bool Wait() {
     context_.restart();
     while (!context_.stopped()) {
-      context_.run_for(kInterruptPoll);
+      context_.run_for(kReadPoll);
       if (context_.stopped() || !interrupted_()) continue;
       stopped_ = true;
       error_code ignored;

@@ -5,7 +5,7 @@
 namespace lapidary {
 namespace {
 
-constexpr size_t kMaxLineBytes = size_t{16} << 20;
+constexpr size_t kMaxEventBytes = size_t{16} << 20;
 
 }  // namespace
 
@@ -14,7 +14,7 @@ std::vector<std::string> SseReader::Push(std::string_view bytes) {
   while (!bytes.empty()) {
     const size_t end = bytes.find('\n');
     line_.append(bytes.substr(0, end));
-    if (line_.size() > kMaxLineBytes) line_.clear();
+    if (line_.size() > kMaxEventBytes) line_.clear();
     if (end == std::string_view::npos) break;
     bytes.remove_prefix(end + 1);
     if (line_.ends_with('\r')) line_.pop_back();

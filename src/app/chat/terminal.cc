@@ -14,7 +14,7 @@
 namespace lapidary {
 namespace {
 
-constexpr size_t kMaxLineBytes = size_t{1} << 20;
+constexpr size_t kMaxTypedBytes = size_t{1} << 20;
 
 std::atomic<int> interrupt_fd{-1};
 
@@ -89,7 +89,7 @@ std::optional<std::string> Terminal::ReadLine() {
     char bytes[4096];
     const ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
     if (got > 0) unread_.append(bytes, static_cast<size_t>(got));
-    if (got == 0 || (got < 0 && errno != EINTR) || unread_.size() > kMaxLineBytes) at_end_ = true;
+    if (got == 0 || (got < 0 && errno != EINTR) || unread_.size() > kMaxTypedBytes) at_end_ = true;
   }
 }
 

@@ -8,7 +8,7 @@
 namespace lapidary {
 namespace {
 
-constexpr int64_t kHidden[] = {1536, 2560, 2816, 5376};
+constexpr int64_t kHiddenSizes[] = {1536, 2560, 2816, 5376};
 
 class RmsNormCase : public OpCase {
  public:
@@ -243,7 +243,7 @@ class FillDummyCase : public OpCase {
 }  // namespace
 
 void AddElementwiseCases(OpCases& cases) {
-  for (const int64_t hidden : kHidden)
+  for (const int64_t hidden : kHiddenSizes)
     for (const int64_t rows : {1, 80, 4096}) {
       if (rows == 4096 && hidden != 5376) continue;
       cases.push_back(std::make_unique<RmsNormCase>(rows, hidden, hidden, true, DType::kBf16));

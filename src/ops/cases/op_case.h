@@ -15,6 +15,8 @@
 
 namespace lapidary {
 
+inline size_t Index(int64_t value) { return static_cast<size_t>(value); }
+
 // The tensors of one call, each its own allocation of exact size. Made on the host; CopyTo brings
 // the same values to a device.
 class TensorSet {

@@ -17,8 +17,6 @@ constexpr const char* kDrawsNames[] = {"greedy",     "top_k", "top_p",  "plain",
                                        "wide_top_k", "mixed", "scored", "long"};
 constexpr int kNumTop = 20, kNumAsked = 3;
 
-size_t Index(int64_t value) { return static_cast<size_t>(value); }
-
 class SamplingCase : public OpCase {
  public:
   SamplingCase(int64_t rows, int64_t vocab, Logits logits, Draws draws)

@@ -11,10 +11,8 @@ namespace lapidary {
 namespace {
 
 constexpr int kSlots = 33, kSteps = 8, kDrafts = 4;
-constexpr int64_t kHidden = 96;
+constexpr int64_t kHiddenSize = 96, kAllSlots = int64_t{kSteps} * kSlots;
 constexpr int kOutcome = 4 + kMaxDrafts + 1;
-
-size_t Index(int64_t value) { return static_cast<size_t>(value); }
 
 class SlotCase : public OpCase {
  public:
@@ -48,16 +46,16 @@ class SlotCase : public OpCase {
       step.positions = set.Ids(nothing);
       step.key_ends = set.Ids(nothing);
     }
-    outcomes_ = set.Output(DType::kI32, kSteps * kSlots, kOutcome);
-    draft_ids_ = set.Output(DType::kI32, kSteps * 3, kSlots);
-    draft_hidden_ = set.Output(DType::kF32, kSteps * kSlots, kHidden);
+    outcomes_ = set.Output(DType::kI32, kAllSlots, kOutcome);
+    draft_ids_ = set.Output(DType::kI32, int64_t{kSteps} * 3, kSlots);
+    draft_hidden_ = set.Output(DType::kF32, kAllSlots, kHiddenSize);
   }
 
   void Run(Ops& ops, const TensorSet& set) override {
-    const auto states = ops.MakeSlotStates(kSlots, kHidden);
+    const auto states = ops.MakeSlotStates(kSlots, kHiddenSize);
     states->SimulateAcceptLength(simulated_);
-    std::vector<int32_t> outcomes, ids(Index(kSteps * 3 * kSlots), 0);
-    std::vector<float> hidden(Index(kSteps * kSlots * kHidden), 0.0f);
+    std::vector<int32_t> outcomes, ids(Index(kAllSlots * 3), 0);
+    std::vector<float> hidden(Index(kAllSlots * kHiddenSize), 0.0f);
     for (size_t i = 0; i < steps_.size(); ++i) {
       const Step& step = steps_[i];
       states->Begin({step.begins, step.rows, step.drafting});
@@ -74,7 +72,7 @@ class SlotCase : public OpCase {
       read(&ids[(i * 3 + 0) * kSlots], draft.tokens);
       read(&ids[(i * 3 + 1) * kSlots], draft.rows.positions);
       read(&ids[(i * 3 + 2) * kSlots], draft.rows.key_ends);
-      read(&hidden[i * Index(kSlots * kHidden)], draft.hidden);
+      read(&hidden[i * Index(kSlots * kHiddenSize)], draft.hidden);
       for (int pass = 0; pass < kDrafts; ++pass)
         states->TakeDrafts(pass, set[step.best[static_cast<size_t>(pass)]]);
       // As an engine that is a step behind.
@@ -98,7 +96,7 @@ class SlotCase : public OpCase {
     return outputs;
   }
   Tolerance tolerance() const override { return {0, 0}; }
-  int64_t Bytes() const override { return kSteps * kSlots * kHidden * 8; }
+  int64_t Bytes() const override { return kAllSlots * kHiddenSize * 8; }
 
  private:
   struct Step {
@@ -143,9 +141,9 @@ class SlotCase : public OpCase {
   }
 
   static int AddHidden(TensorSet& set, int64_t rows) {
-    std::vector<float> values(Index(rows * kHidden));
+    std::vector<float> values(Index(rows * kHiddenSize));
     for (float& x : values) x = static_cast<float>(set.rng()() % 4096) * 0.25f - 500;
-    return set.Add(DType::kF32, rows, kHidden, values.data());
+    return set.Add(DType::kF32, rows, kHiddenSize, values.data());
   }
 
   // Bursts get shorter: of the last pass only the first sequences.

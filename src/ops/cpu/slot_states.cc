@@ -11,10 +11,6 @@
 namespace lapidary {
 namespace {
 
-Tensor View(std::vector<int32_t>& values) {
-  return MakeTensor(values.data(), DType::kI32, static_cast<int64_t>(values.size()));
-}
-
 class CpuSlotStates : public SlotStates {
  public:
   CpuSlotStates(int num_slots, int64_t hidden_size)
@@ -67,14 +63,14 @@ class CpuSlotStates : public SlotStates {
                   hidden_size_ * sizeof(float));
     }
     DraftRows draft;
-    draft.tokens = View(tokens_);
+    draft.tokens = ViewOf(tokens_);
     draft.hidden =
         MakeTensor(draft_hidden_.data(), DType::kF32, static_cast<int64_t>(drafting_.size()),
                    static_cast<int64_t>(hidden_size_));
-    draft.rows.positions = View(positions_);
-    draft.rows.key_ends = View(key_ends_);
-    draft.rows.slots = View(drafting_);
-    draft.rows.chunks = View(chunks_);
+    draft.rows.positions = ViewOf(positions_);
+    draft.rows.key_ends = ViewOf(key_ends_);
+    draft.rows.slots = ViewOf(drafting_);
+    draft.rows.chunks = ViewOf(chunks_);
     return draft;
   }
 

@@ -5,10 +5,6 @@ namespace {
 
 double Number(int64_t count) { return static_cast<double>(count); }
 
-double Share(int64_t part, int64_t whole) {
-  return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
-}
-
 void WriteLoad(const EngineStats& stats, MetricsText& page) {
   constexpr const char* kRunning = "Sequences in the steps.";
   constexpr const char* kWaiting = "Requests that wait for their first step.";

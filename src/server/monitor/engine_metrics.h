@@ -7,6 +7,11 @@
 
 namespace lapidary {
 
+// 0 of nothing.
+inline double Share(int64_t part, int64_t whole) {
+  return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
 void WriteEngineMetrics(const EngineStats& stats, MetricsText& page);
 
 }  // namespace lapidary

@@ -8,10 +8,6 @@ namespace {
 
 constexpr int64_t kStallMs = 3000;
 
-double Share(int64_t part, int64_t whole) {
-  return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
-}
-
 }  // namespace
 
 bool MakesProgress(const EngineStats& stats) {

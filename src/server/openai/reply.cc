@@ -17,6 +17,12 @@ uint64_t NextRequestId() {
   return next++;
 }
 
+HttpResponse JsonResponse(const json::value& value) {
+  HttpResponse response;
+  response.body = json::serialize(value);
+  return response;
+}
+
 HttpResponse ErrorResponse(int status, const Error& error, const char* type) {
   const std::string message = ToValidUtf8(error.message.substr(0, 256));
   const std::string param = ToValidUtf8(error.param.substr(0, 64));

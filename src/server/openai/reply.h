@@ -68,6 +68,7 @@ struct ReplyForm {
 // The next id for the engine; unique in this process.
 uint64_t NextRequestId();
 
+HttpResponse JsonResponse(const json::value& value);
 HttpResponse ErrorResponse(int status, const Error& error, const char* type);
 // Of a request that the engine did not take, and of one whose logits were not finite.
 HttpResponse EngineRefusal(const Error& error, const TokenEngine& engine);
