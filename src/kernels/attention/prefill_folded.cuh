@@ -43,8 +43,9 @@ struct FoldedPrefillShared {
 struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
   using Config = FoldedPrefillConfig;
 
-  // Barriers of the block: 0 is all, 1 and 2 a group's.
-  static constexpr int kGo = 3, kLoaded = 4;
+  // Barriers of the block: 0 is all, 1 and 2 a group's, 3 and 4 let group 1 go. Of these each tile
+  // has its own: at an item's end group 0 is twice here before group 1 must have been once.
+  static constexpr int kGo = 3, kLoaded = 5;
 
   struct Tiles {
     uint32_t stages, full, empty;
@@ -223,7 +224,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
         WgmmaWait<1>();
         tiles.Release(0);
         WgmmaWait<0>();
-        NamedBarrierArrive(kGo, Config::kConsumers);
+        NamedBarrierArrive(kGo + tiles.stage, Config::kConsumers);
         Softmax(p, s, rows, page, scale);
         RescaleIfMoved(o, scale);
         Pack(s, weights, rows, scale);
@@ -237,7 +238,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
       for (int i = 0; i < 2; ++i) factor[i] = Normaliser(rows.sum[i]);
       StoreShared2(ThreadPlace(tiles, Config::kFactors, 8), factor[0], factor[1]);
       FenceProxyAsync();
-      NamedBarrierArrive(kGo, Config::kConsumers);
+      NamedBarrierArrive(kGo + tiles.stage, Config::kConsumers);
       WgmmaWait<0>();
       tiles.Release(0);
       tiles.Advance();
@@ -256,7 +257,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
       for (int page = item.first_page; page <= item.last_page; ++page) {
         float scale[2];
         uint32_t weights[4][4];
-        NamedBarrier(kGo, Config::kConsumers);
+        NamedBarrier(kGo + tiles.stage, Config::kConsumers);
         Take(tiles, weights, scale);
         RescaleIfMoved(o, scale);
         tiles.WaitFull(3);
