@@ -7,11 +7,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -22,6 +20,7 @@
 #include <vector>
 
 #include "base/bf16.h"
+#include "base/measure.h"
 #include "base/worker_pool.h"
 #include "ops/ceilings.h"
 #include "ops/cpu/linear.h"
@@ -79,24 +78,6 @@ struct Line {
   double us, gb_per_s, gflop_per_s;  // medians
   double read_percent, fma_percent;  // medians of the ratios to the ceilings beside each sample
 };
-
-double Median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-double Seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Keeps a result alive without a store that would count as memory traffic.
-template <typename T>
-void Keep(const T& value) {
-  asm volatile("" : : "m"(value) : "memory");
-}
 
 class Bench {
  public:

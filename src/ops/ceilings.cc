@@ -3,14 +3,13 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <chrono>
-#include <functional>
 #include <memory>
 #include <string_view>
 #include <thread>
 #include <vector>
 
 #include "base/check.h"
+#include "base/measure.h"
 #include "ops/cpu/linear.h"
 
 namespace lapidary {
@@ -19,24 +18,6 @@ namespace {
 constexpr int64_t kBlock = 1 << 20;             // elements that a thread takes at a time
 constexpr size_t kMostRead = size_t{96} << 20;  // elements of a sample
 constexpr int kSamples = 5;
-
-double Median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-double Seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Keeps a result alive without a store that would count as memory traffic.
-template <typename T>
-void Keep(const T& value) {
-  asm volatile("" : : "m"(value) : "memory");
-}
 
 // Reads [begin, begin + count) from kStreams places at once.
 template <int kStreams>

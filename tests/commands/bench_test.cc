@@ -239,8 +239,71 @@ TEST(BenchDrafts, AcceptLengthIsSimulated) {
   EXPECT_NEAR(Number(record.at("figures").as_object(), "accept_length"), 2.5, 0.2);
 }
 
+TEST(BenchKernel, TimesTheOpsThatAreAskedFor) {
+  ScratchFolder folder;
+  const fs::path record_file = folder.path() / "record.json";
+  const ProgramResult result = Bench({"kernel", "--backend", "cpu", "--op", "rms_norm", "--model",
+                                      "E2B", "--output-json", record_file.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object record = ReadRecord(record_file);
+  EXPECT_EQ(record.at("bench"), "kernel");
+  EXPECT_EQ(record.at("device"), "cpu");
+  const double read = record.at("ceilings").at("read_gb_per_s").to_number<double>();
+  EXPECT_GT(read, 0);
+  const json::array& ops = record.at("ops").as_array();
+  ASSERT_EQ(ops.size(), 4u);  // 1 and 80 rows, 80 with drafts, a chunk
+  const int rows[] = {1, 80, 320, 4096};
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const auto of = [&](const char* key) { return ops[i].at(key).to_number<double>(); };
+    const std::string name = "rms_norm/E2B/T" + std::to_string(rows[i]) + "xD1536/group1536";
+    EXPECT_EQ(std::string(ops[i].at("name").as_string()), name);
+    EXPECT_THAT(result.out, HasSubstr("\n" + name + " "));
+    // Every row is read and written once, the weights read.
+    EXPECT_NEAR(of("gb_per_s") * of("us") * 1e3, (4.0 * rows[i] + 2) * 1536, 1);
+    EXPECT_NEAR(of("percent"), 100 * of("gb_per_s") / read, 1e-6);
+    EXPECT_EQ(ops[i].at("ceiling"), "read");
+  }
+}
+
+TEST(BenchKernel, UnknownOpsAndModels) {
+  const ProgramResult unknown = Bench({"kernel", "--backend", "cpu", "--op", "nothing"});
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.err, HasSubstr("--op nothing: there are attention_full, attention_sliding"));
+  EXPECT_EQ(Bench({"kernel", "--model", "7B"}).exit_code, 2);
+}
+
+TEST_F(BenchTest, StepsOverBatchAndContext) {
+  const std::vector<std::string> args = {
+      "step",    "--model", model_.string(), "--backend", "cpu",           "--load-format", "dummy",
+      "--batch", "1,3",     "--context",     "5,200",     "--output-json", record_.string()};
+  const ProgramResult result = Bench(args);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("\nmodel     tiny\n"), HasSubstr("\ngrowth    ")));
+  const json::object record = ReadRecord(record_);
+  EXPECT_EQ(record.at("model"), "tiny");
+  const json::array& points = record.at("points").as_array();
+  ASSERT_EQ(points.size(), 4u);
+  const int expected[][2] = {{1, 5}, {3, 5}, {1, 200}, {3, 200}};
+  for (size_t i = 0; i < points.size(); ++i) {
+    EXPECT_EQ(points[i].at("batch"), expected[i][0]);
+    EXPECT_EQ(points[i].at("context"), expected[i][1]);
+    const auto of = [&](const char* key) { return points[i].at(key).to_number<double>(); };
+    EXPECT_GT(of("bound_ms"), 0);
+    EXPECT_NEAR(of("percent_of_bound"), 100 * of("bound_ms") / of("ms"), 1e-9);
+  }
+  // More keys and more rows are more to read.
+  EXPECT_LT(points[0].at("bound_ms").as_double(), points[2].at("bound_ms").as_double());
+  EXPECT_LT(points[2].at("bound_ms").as_double(), points[3].at("bound_ms").as_double());
+  EXPECT_TRUE(record.at("growth").at("passes").is_bool());
+  std::vector<std::string> products = args;
+  products.emplace_back("--products");
+  EXPECT_THAT(Bench(products).err, HasSubstr("--products needs a GPU"));
+  EXPECT_EQ(Bench({"step", "--batch", "0"}).exit_code, 2);
+  EXPECT_EQ(Bench({"step", "--context", "1,x"}).exit_code, 2);
+}
+
 TEST(BenchHelp, FitsAScreen) {
-  for (const char* bench : {"serve", "throughput", "latency"}) {
+  for (const char* bench : {"serve", "throughput", "latency", "kernel", "step"}) {
     const ProgramResult help = Bench({bench, "--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.out, HasSubstr("Example: lapidary bench "));

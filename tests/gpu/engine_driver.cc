@@ -17,10 +17,10 @@
 #include <string_view>
 #include <vector>
 
-#include "base/result.h"
 #include "engine/engine.h"
 #include "ops/gpu_ops.h"
 #include "padding.h"
+#include "small_model.h"
 
 namespace lapidary {
 namespace {
@@ -51,12 +51,6 @@ Request MakeRequest(int index, int vocab_size, bool drafts) {
   if (index % 7 == 3) request.sampling.repetition_penalty = 1.1f;
   if (!drafts) request.max_drafts = 0;
   return request;
-}
-
-template <typename T>
-T OrThrow(Result<T> result) {
-  if (!result.ok()) throw StartupError(result.error().message);
-  return std::move(result).value();
 }
 
 class Driver {

@@ -12,7 +12,7 @@
 #include "kernels/gemm/swap_gemm.h"
 #include "ops/cases/model_products.h"
 #include "ops/cases/op_case.h"
-#include "ops/cuda/ceilings.h"
+#include "ops/timing.h"
 
 namespace lapidary {
 namespace {

@@ -1,8 +1,6 @@
 // model_driver: whole models on the GPU in bf16 against the CPU's in f32.
-//   model_driver MODEL[:ASSISTANT] ...    a checkpoint's folder, or `small`: dummy weights of the
-//   four
-//                                         families with the head sizes of the published models
-//   model_driver time CONFIG ROWS CONTEXT    milliseconds of a decode step, dummy weights
+//   model_driver MODEL[:ASSISTANT] ...    checkpoints' folders
+//   model_driver small:CONFIGS            dummy weights of the four families (small_model.h)
 // Each model reads a prompt in chunks and decodes; logits of the rows and those of drafts are
 // compared. The measure is what bf16 costs on the CPU: the GPU may be apart from f32 by twice as
 // much, in the mean of the Kullback-Leibler divergence. Exit 1 where it is more.
@@ -11,17 +9,13 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "base/result.h"
-#include "io/json.h"
 #include "model/solo_session.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/gpu_ops.h"
-#include "step_bench.h"
+#include "small_model.h"
 
 namespace lapidary {
 namespace {
@@ -136,12 +130,6 @@ bool Compare(const std::string& name, const Rows& truth, const Rows& cpu, const 
   return agrees;
 }
 
-template <typename T>
-T OrThrow(Result<T> result) {
-  if (!result.ok()) throw StartupError(result.error().message);
-  return std::move(result).value();
-}
-
 // A model on the CPU and the same on the GPU.
 struct Pair {
   std::unique_ptr<Checkpoint> cpu, gpu;
@@ -175,76 +163,24 @@ bool CompareModel(const std::string& name, const fs::path& dir, const fs::path& 
   return agrees;
 }
 
-// The sizes that are made small; everything else is as published.
-void Shrink(json::object& config, const json::object& sizes) {
-  json::object& text = config.contains("text_config") ? config["text_config"].as_object() : config;
-  for (const auto& [key, value] : sizes) text[key] = value;
-}
-
-json::object ReadObject(const fs::path& path) {
-  std::ifstream file(path);
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  return OrThrow(ParseJson(text, path.string())).as_object();
-}
-
-json::array LayerTypes(int num_layers, int period) {
-  json::array types;
-  for (int i = 0; i < num_layers; ++i)
-    types.emplace_back((i + 1) % period == 0 ? "full_attention" : "sliding_attention");
-  return types;
-}
-
 // `configs` holds the published config.json files by the models' names.
 bool CompareSmall(const fs::path& configs, const std::shared_ptr<Ops>& gpu_ops, Ops& cpu_ops) {
-  struct Family {
-    const char* name;
-    int num_layers, period, num_shared;
-  };
-  const Family families[] = {{"gemma-4-E2B-it", 10, 5, 4},
-                             {"gemma-4-E4B-it", 12, 6, 4},
-                             {"gemma-4-26B-A4B-it", 6, 6, 0},
-                             {"gemma-4-31B-it", 6, 6, 0}};
   bool agrees = true;
-  for (const Family& family : families) {
-    const fs::path out = fs::temp_directory_path() / "lapidary_small" / family.name;
-    const fs::path draft = out.string() + "-assistant";
-    fs::create_directories(out);
-    fs::create_directories(draft);
-    json::object config = ReadObject(configs / family.name / "config.json");
-    config.erase("vision_config");
-    config.erase("audio_config");
-    for (const char* key : {"image_token_id", "audio_token_id", "video_token_id"})
-      config.erase(key);
-    Shrink(config, {{"num_hidden_layers", family.num_layers},
-                    {"layer_types", LayerTypes(family.num_layers, family.period)},
-                    {"num_kv_shared_layers", family.num_shared},
-                    {"vocab_size", 8192},
-                    {"vocab_size_per_layer_input", 8192}});
-    std::ofstream(out / "config.json") << json::serialize(config);
-    config = ReadObject(configs / (std::string(family.name) + "-assistant") / "config.json");
-    for (const char* key : {"image_token_id", "audio_token_id", "video_token_id"})
-      config.erase(key);
-    Shrink(config, {{"vocab_size", 8192}});
-    std::ofstream(draft / "config.json") << json::serialize(config);
-    agrees &= CompareModel(family.name, out, draft, true, gpu_ops, cpu_ops);
+  for (const SmallModel& family : kSmallModels) {
+    const fs::path dir =
+        WriteSmallModel(configs, family, fs::temp_directory_path() / "lapidary_small");
+    agrees &= CompareModel(family.name, dir, dir.string() + "-assistant", true, gpu_ops, cpu_ops);
   }
   return agrees;
 }
 
 int Main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr,
-               "usage: model_driver [small:CONFIGS | MODEL[:ASSISTANT]] ...\n"
-               "       model_driver time CONFIG ROWS CONTEXT\n");
+    fmt::print(stderr, "usage: model_driver [small:CONFIGS | MODEL[:ASSISTANT]] ...\n");
     return 2;
   }
   try {
     const std::shared_ptr<Ops> gpu_ops = OpenGpuOps(BackendKind::kCuda);
-    if (argc == 5 && std::string_view(argv[1]) == "time") {
-      fmt::print("{} rows of {} keys: {:.3f} ms a step\n", argv[3], argv[4],
-                 MeasureStep(argv[2], gpu_ops, std::stoi(argv[3]), std::stoi(argv[4])));
-      return 0;
-    }
     const std::unique_ptr<Ops> cpu_ops = MakeCpuOps(0);
     bool agrees = true;
     for (int i = 1; i < argc; ++i) {

@@ -5,7 +5,6 @@
 //                                                       FILE: the names of the kernels that ran
 //   op_driver repeat [--filter TEXT]                    200 times each: the same bits, whichever
 //                                                       block ends first
-//   op_driver bench [--filter TEXT] [--json FILE]
 //   op_driver tune --out FILE [--filter TEXT]           the products' table, of shapes named so
 //   op_driver list
 #include <cuda_runtime_api.h>
@@ -17,7 +16,6 @@
 
 #include "gemm_tune.h"
 #include "kernels/common/launch.h"
-#include "op_bench.h"
 #include "ops/cases/compare.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
@@ -26,7 +24,7 @@ namespace lapidary {
 namespace {
 
 struct Options {
-  std::string command, filter, json, out, kernels;
+  std::string command, filter, out, kernels;
   bool small = false, on_cpu = false;
 };
 
@@ -41,8 +39,6 @@ bool Parse(int argc, char** argv, Options& options) {
       options.on_cpu = true;
     else if (flag == "--filter" && i + 1 < argc)
       options.filter = argv[++i];
-    else if (flag == "--json" && i + 1 < argc)
-      options.json = argv[++i];
     else if (flag == "--kernels" && i + 1 < argc)
       options.kernels = argv[++i];
     else if (flag == "--out" && i + 1 < argc)
@@ -156,36 +152,12 @@ int Repeat(const Options& options, Device& device, Ops& ops) {
   return changing == 0 ? 0 : 1;
 }
 
-int Bench(const Options& options, CudaDevice& device, Ops& ops) {
-  const Ceilings ceilings = MeasureCeilings(device);
-  fmt::print("{}: read {:.0f} GB/s, copy {:.0f} GB/s, bf16 product {:.0f} TFLOP/s\n", device.name(),
-             ceilings.read_gb_per_s, ceilings.copy_gb_per_s, ceilings.tflop_per_s);
-  std::vector<BenchLine> lines;
-  const auto add = [&](const BenchLine& line) {
-    fmt::print("{:44} {:9.2f} us {:7.0f} GB/s {:7.1f} TFLOP/s {:5.1f} %\n", line.name, line.us,
-               line.gb_per_s, line.tflop_per_s, line.percent);
-    std::fflush(stdout);
-    lines.push_back(line);
-  };
-  for (const auto& op_case : AllOpCases())
-    if (Wanted(*op_case, options) && op_case->in_bench())
-      add(MeasureCase(*op_case, device, ops, ceilings));
-  if (std::string_view("sampling").find(options.filter) != std::string_view::npos)
-    for (const int rows : {1, 80, 256})
-      for (const BenchLine& line : MeasureSampling(device, rows, ceilings)) add(line);
-  if (!options.json.empty() && !WriteRecord(options.json, device.name(), ceilings, lines)) {
-    fmt::print(stderr, "cannot write {}\n", options.json);
-    return 1;
-  }
-  return 0;
-}
-
 int Main(int argc, char** argv) {
   Options options;
   if (!Parse(argc, argv, options)) {
     fmt::print(stderr,
-               "usage: op_driver test|repeat|bench|tune|list [--filter TEXT] [--small] [--cpu] "
-               "[--kernels FILE] [--json FILE] [--out FILE]\n");
+               "usage: op_driver test|repeat|tune|list [--filter TEXT] [--small] [--cpu] "
+               "[--kernels FILE] [--out FILE]\n");
     return 2;
   }
   if (options.command == "list") {
@@ -199,8 +171,8 @@ int Main(int argc, char** argv) {
     CudaDevice& device = *opened;
     if (options.command == "tune") return TuneGemms(device, options.filter, options.out) ? 0 : 1;
     const std::unique_ptr<Ops> ops = MakeCudaOps(std::move(opened));
-    if (options.command == "repeat") return Repeat(options, device, *ops);
-    return options.command == "bench" ? Bench(options, device, *ops) : Test(options, device, *ops);
+    return options.command == "repeat" ? Repeat(options, device, *ops)
+                                       : Test(options, device, *ops);
   } catch (const std::exception& error) {
     fmt::print(stderr, "op_driver: {}\n", error.what());
     return 1;

@@ -1,30 +1,22 @@
 #include "padding.h"
 
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "base/result.h"
 #include "engine/decode_graphs.h"
-#include "io/json.h"
 #include "kv/arena.h"
 #include "model/loader.h"
 #include "ops/gpu_ops.h"
+#include "small_model.h"
 
 namespace lapidary {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kSequences = 16, kDrafts = 3, kVocab = 8192, kCells = 4;
-
-template <typename T>
-T OrThrow(Result<T> result) {
-  if (!result.ok()) throw StartupError(result.error().message);
-  return std::move(result).value();
-}
+constexpr int kSequences = 16, kDrafts = 3, kCells = 4;
 
 // Sequences of 3 to 198 tokens, each in its own slot and pages, and steps of their next rows.
 class Sequences {
@@ -91,7 +83,7 @@ class Sequences {
     uint32_t x = static_cast<uint32_t>(slot) * 7919u + static_cast<uint32_t>(count);
     for (int32_t& token : tokens) {
       x = x * 1664525u + 1013904223u;
-      token = static_cast<int32_t>((x >> 8) % kVocab);
+      token = static_cast<int32_t>((x >> 8) % kSmallVocab);
     }
     return tokens;
   }
@@ -164,53 +156,15 @@ class Sequences {
   DecodeGraphs graphs_;
 };
 
-json::object ReadObject(const fs::path& path) {
-  std::ifstream file(path);
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  return OrThrow(ParseJson(text, path.string())).as_object();
-}
-
-json::array LayerTypes(int num_layers, int period) {
-  json::array types;
-  for (int i = 0; i < num_layers; ++i)
-    types.emplace_back((i + 1) % period == 0 ? "full_attention" : "sliding_attention");
-  return types;
-}
-
-struct Family {
-  const char* name;
-  int num_layers, period, num_shared;
-};
-constexpr Family kFamilies[] = {{"gemma-4-E2B-it", 10, 5, 4},
-                                {"gemma-4-E4B-it", 12, 6, 4},
-                                {"gemma-4-26B-A4B-it", 6, 6, 0},
-                                {"gemma-4-31B-it", 6, 6, 0}};
-
-// The published configuration with few layers and a small vocabulary.
-fs::path WriteConfig(const fs::path& configs, const Family& family) {
-  const fs::path folder = fs::temp_directory_path() / "lapidary_padding" / family.name;
-  fs::create_directories(folder);
-  json::object config = ReadObject(configs / family.name / "config.json");
-  for (const char* key :
-       {"vision_config", "audio_config", "image_token_id", "audio_token_id", "video_token_id"})
-    config.erase(key);
-  json::object& text = config["text_config"].as_object();
-  text["num_hidden_layers"] = family.num_layers;
-  text["layer_types"] = LayerTypes(family.num_layers, family.period);
-  text["num_kv_shared_layers"] = family.num_shared;
-  text["vocab_size"] = text["vocab_size_per_layer_input"] = kVocab;
-  std::ofstream(folder / "config.json") << json::serialize(config);
-  return folder;
-}
-
 }  // namespace
 
 bool PaddingChangesNothing(const fs::path& configs) {
   bool same = true;
-  for (const Family& family : kFamilies) {
+  for (const SmallModel& family : kSmallModels) {
     const std::shared_ptr<Ops> ops = OpenGpuOps(BackendKind::kCuda);
-    const auto checkpoint =
-        OrThrow(MakeDummyCheckpoint(WriteConfig(configs, family), uint64_t{32} << 30, ops));
+    const auto checkpoint = OrThrow(MakeDummyCheckpoint(
+        WriteSmallModel(configs, family, fs::temp_directory_path() / "lapidary_padding"),
+        uint64_t{32} << 30, ops));
     const int wrong = Sequences(*checkpoint, *ops).CountWrong();
     fmt::print("{} {}: {} of {} fills of a graph differ\n", wrong == 0 ? "ok  " : "FAIL",
                family.name, wrong, 3 * kSequences);

@@ -8,7 +8,7 @@
 #   models    padding of decode graphs; few layers against the CPU; pebble, the families and full widths against transformers (needs Python with
 #             torch and transformers)
 #   invariance  requests alone, in a crowd, with drafts and with steps not overlapped; 26B with its cache folded and split
-#   bench     every op, timed
+#   bench     every op, timed; FILTER: how the ops' names begin
 set -uo pipefail
 what=${1:-ops} filter=${2:-} folder=$(realpath "${3:-.}")
 driver=$folder/op_driver records=$folder/records
@@ -63,7 +63,7 @@ case $what in
   stress)
     for kind in $(kinds); do step "repeats-$kind" "$driver" repeat --filter "$kind/" || status=1; done
     ;;
-  bench) step "bench$part" "$driver" bench --filter "$filter" --json "$records/bench$part.json" || status=1 ;;
+  bench) step "bench$part" "$folder/lapidary" bench kernel --backend cuda --op "$filter" --output-json "$records/bench$part.json" || status=1 ;;
   models)
     step padding "$folder/engine_driver" "padding=$folder/configs" || status=1
     step cpu "$folder/model_driver" "small:$folder/configs" "$folder/models/pebble:$folder/models/pebble-assistant" || status=1

@@ -9,9 +9,12 @@
 
 namespace lapidary {
 
-extern const Command kBenchThroughputCommand, kBenchLatencyCommand, kBenchServeCommand;
+extern const Command kBenchThroughputCommand, kBenchLatencyCommand, kBenchServeCommand,
+    kBenchKernelCommand, kBenchStepCommand;
 
-// How often, and where the record goes.
+// Where the record goes.
+void AddRecordFlag(CLI::App& app, std::string& json_path);
+// The same, and how often.
 void AddRunFlags(CLI::App& app, int& repeats, std::string& json_path);
 
 // A run with a request that failed is void. Throws StartupError.

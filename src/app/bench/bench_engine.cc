@@ -11,6 +11,7 @@
 
 #include "app/bench/bench_command.h"
 #include "app/bench/progress.h"
+#include "app/bench/record.h"
 #include "app/plan/plan_model.h"
 #include "ops/ceilings.h"
 
@@ -124,6 +125,7 @@ std::vector<Figure> EngineRun::figures() const {
   const auto [num_sampled, num_distinct] = CountDistinct(outputs);
   all.push_back({"sampled_tokens", "tokens looked at", static_cast<double>(num_sampled)});
   all.push_back({"distinct_sampled_tokens", "distinct of them", static_cast<double>(num_distinct)});
+  if (routing) AddFigures(*routing, all);
   if (!bound) return all;
   const double throughput = static_cast<double>(metrics.output_tokens) / metrics.duration_s;
   all.push_back({"bound_output_throughput", "bound: output tok/s", bound->tok_per_s});
@@ -146,6 +148,7 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   plan_ = PlanModel(flags.model, flags.memory, options, MemoryBudget::Of(load.ops.get())).memory;
   NeedContext(plan_, options.max_model_len);
   ceilings_ = load.ops ? MeasureGpuCeilings(*load.ops) : MeasureHostCeilings(options.num_threads);
+  gpu_ = load.ops;
   const double start = Now();
   LoadedModel model = LoadModel(flags.model, load);
   load_seconds_ = Now() - start;
@@ -155,6 +158,7 @@ BenchEngine::BenchEngine(const BenchFlags& flags) : flags_(flags) {
   model_name_ = std::filesystem::absolute(model.dir).lexically_normal().filename().string();
   drafter_reason_ = model.drafter_reason;
   has_drafter_ = model.drafter != nullptr;
+  moe_ = model.target->config.moe;
   const DType kv_dtype = plan_.layout.dtype;
   const bool folds = plan_.fold.folds;
   target_work_.emplace(model.target->config, kv_dtype, folds, options.fast_prefill);
@@ -186,6 +190,9 @@ EngineRun BenchEngine::Run(const std::vector<BenchRequest>& requests, const RunO
   const auto answers = std::make_shared<Answers>(requests);
   engine_->FlushCache();
   const EngineStats before = engine_->stats();
+  const bool counts_experts = gpu_ != nullptr && moe_.num_experts > 0;
+  const auto tally = [&] { return counts_experts ? ReadExpertTally(*gpu_) : ExpertTally(); };
+  const ExpertTally tally_before = tally();
   EngineRun run;
   ProgressLine progress(options.label, requests.size(), "tokens");
   const size_t most = options.concurrency == 0 ? requests.size() : options.concurrency;
@@ -211,6 +218,7 @@ EngineRun BenchEngine::Run(const std::vector<BenchRequest>& requests, const RunO
   for (const RequestTrace& trace : answers->traces())
     if (!trace.ok()) run.errors.push_back(trace.error);
   TakeCounts(before, engine_->stats(), run);
+  if (counts_experts) run.routing = RoutingOf(tally() - tally_before, moe_);
   run.bound = BoundFor(run, answers->traces());
   run.outputs = std::move(answers->outputs());
   return run;
@@ -238,10 +246,7 @@ json::object BenchEngine::Tell() const {
       {"drafts_a_burst", flags_.model.num_drafts() < 0 ? json::value("adaptive")
                                                        : json::value(flags_.model.num_drafts())},
       {"device", plan_.is_cpu ? "cpu" : "gpu"},
-      {"ceilings",
-       {{"read_gb_per_s", ceilings_.read_gb_per_s},
-        {"copy_gb_per_s", ceilings_.copy_gb_per_s},
-        {"tflop_per_s", ceilings_.tflop_per_s}}},
+      {"ceilings", TellCeilings(ceilings_)},
       {"load_s", load_seconds_},
       {"ready_s", ready_seconds_},
       {"simulated_accept_length", options.simulated_accept_length > 0
@@ -260,13 +265,12 @@ json::object BenchEngine::Tell() const {
 std::string BenchEngine::Line() const {
   return fmt::format(
       "{}{} on the {}   loaded in {:.2f} s, ready in {:.2f} s   drafter {}   "
-      "context {}   at most {} run   chunk {}   prefix cache {}\nceilings  read {:.1f} GB/s, "
-      "{:.3g} TFLOP/s, of this run",
+      "context {}   at most {} run   chunk {}   prefix cache {}\nceilings  {}, of this run",
       model_name_, flags_.model.load_format == "dummy" ? ", random weights" : "",
       plan_.is_cpu ? "CPU" : "GPU", load_seconds_, ready_seconds_,
       has_drafter_ ? drafter_reason_ : "none", engine_->max_model_len(),
       plan_.options.max_running_requests, plan_.options.chunk_tokens,
-      plan_.options.prefix_cache ? "on" : "off", ceilings_.read_gb_per_s, ceilings_.tflop_per_s);
+      plan_.options.prefix_cache ? "on" : "off", CeilingsLine(ceilings_));
 }
 
 }  // namespace lapidary

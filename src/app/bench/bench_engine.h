@@ -10,6 +10,7 @@
 
 #include "app/bench/bound.h"
 #include "app/bench/metrics.h"
+#include "app/bench/routing.h"
 #include "app/bench/workload.h"
 #include "app/model/load_model.h"
 #include "app/plan/memory_plan.h"
@@ -44,7 +45,8 @@ struct EngineRun {
   // What the engine counted meanwhile; the last two as seen from time to time.
   int64_t steps = 0, bursts = 0, drafted = 0, accepted = 0, preemptions = 0;
   int64_t most_running = 0, most_slabs = 0;
-  std::optional<RunBound> bound;  // unset where the ceilings are not known
+  std::optional<RunBound> bound;   // unset where the ceilings are not known
+  std::optional<Routing> routing;  // of a model with experts, on a GPU
   double accept_length() const {
     return bursts == 0 ? 1 : 1 + static_cast<double>(accepted) / static_cast<double>(bursts);
   }
@@ -75,6 +77,8 @@ class BenchEngine {
   std::shared_ptr<const Tokenizer> tokenizer_;
   TemplateRevision template_ = TemplateRevision::kEdge;
   bool has_drafter_ = false;
+  std::shared_ptr<Ops> gpu_;  // null: the CPU is used
+  MoeConfig moe_;
   double load_seconds_ = 0, ready_seconds_ = 0;
   Ceilings ceilings_;
   std::optional<ModelWork> target_work_, drafter_work_;

@@ -100,6 +100,7 @@ int RunLatency(const LatencyFlags& flags) {
   } else {
     const std::vector<Spread> spreads = SpreadsOf(sides[0].figures);
     PrintSpreads(spreads);
+    JudgeRouting(spreads, record);
     record["figures"] = TellSpreads(spreads);
   }
   if (!bench.json_path.empty()) WriteRecord(bench.json_path, record);

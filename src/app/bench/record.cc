@@ -82,6 +82,19 @@ json::object NewRecord(const std::string& bench) {
           {"machine", TellMachine()}};
 }
 
+json::object TellCeilings(const Ceilings& ceilings) {
+  return {{"read_gb_per_s", ceilings.read_gb_per_s},
+          {"copy_gb_per_s", ceilings.copy_gb_per_s},
+          {"tflop_per_s", ceilings.tflop_per_s}};
+}
+
+std::string CeilingsLine(const Ceilings& ceilings) {
+  return fmt::format(
+      "read {:.1f} GB/s, {}{:.3g} TFLOP/s", ceilings.read_gb_per_s,
+      ceilings.copy_gb_per_s > 0 ? fmt::format("copy {:.1f} GB/s, ", ceilings.copy_gb_per_s) : "",
+      ceilings.tflop_per_s);
+}
+
 json::object TellSpreads(const std::vector<Spread>& spreads) {
   json::object told;
   for (const Spread& spread : spreads)

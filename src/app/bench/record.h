@@ -7,6 +7,7 @@
 
 #include "app/bench/metrics.h"
 #include "io/json.h"
+#include "ops/ceilings.h"
 
 namespace lapidary {
 
@@ -20,6 +21,9 @@ std::string FullCommand();
 
 // Machine, version, commit, command and time; the caller adds the rest.
 json::object NewRecord(const std::string& bench);
+// What the device reads and multiplies, as measured in the run.
+json::object TellCeilings(const Ceilings& ceilings);
+std::string CeilingsLine(const Ceilings& ceilings);
 json::object TellSpreads(const std::vector<Spread>& spreads);
 
 // Throws StartupError where the file cannot be written; call once before a long run, too.

@@ -28,6 +28,7 @@ int RunThroughput(const BenchFlags& flags) {
   }
   const std::vector<Spread> spreads = SpreadsOf(figures);
   PrintSpreads(spreads);
+  JudgeRouting(spreads, record);
   record["engine"] = engine.Tell();
   record["workload"] = TellWorkload(flags.workload, requests);
   record["repeats"] = flags.repeats;

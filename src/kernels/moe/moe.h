@@ -38,6 +38,10 @@ struct ExpertSortParams {
   int32_t* starts = nullptr;       // [E+1]
   int32_t* sorted_rows = nullptr;  // [T*K] row of each sorted pair
   int32_t* places = nullptr;       // [T*K] where pair t*K+j went; -1 if its id is none
+  // [max_tally_rows + 1,2], or null: of a call whose rows with experts are t, row t counts one call
+  // and its distinct experts.
+  uint64_t* tally = nullptr;
+  int max_tally_rows = 0;
 };
 void LaunchExpertSort(const ExpertSortParams& params, Stream stream);
 

@@ -45,9 +45,10 @@ __global__ void __launch_bounds__(kSortThreads)
   }
   __syncthreads();
   if (warp == 0) {
-    int carry = 0;
+    int carry = 0, distinct = 0;
     for (int base = 0; base < kMaxExperts; base += 32) {
       int sum = totals[base + lane];
+      distinct += __popc(__ballot_sync(kFullWarp, sum > 0));
 #pragma unroll
       for (int offset = 1; offset < 32; offset *= 2) {
         const int below = __shfl_up_sync(kFullWarp, sum, offset);
@@ -59,7 +60,14 @@ __global__ void __launch_bounds__(kSortThreads)
       totals[base + lane] = start;
       if (base + lane < p.num_experts) p.starts[base + lane] = start;
     }
-    if (lane == 0) p.starts[p.num_experts] = carry;
+    if (lane == 0) {
+      p.starts[p.num_experts] = carry;
+      const int rows = carry / p.top_k;
+      if (p.tally != nullptr && rows <= p.max_tally_rows) {
+        p.tally[2 * rows] += 1;
+        p.tally[2 * rows + 1] += distinct;
+      }
+    }
     // Pairs of no expert leave places empty at the end; whoever gathers rows by this list still
     // finds one there.
     for (int i = carry + lane; i < pairs; i += 32) p.sorted_rows[i] = 0;

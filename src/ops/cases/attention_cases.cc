@@ -1,6 +1,8 @@
 // Q, K and V into the cache, and attention over it: every group size, windows and page borders,
 // decode and verify rows.
 #include <algorithm>
+#include <iterator>
+#include <string_view>
 
 #include "ops/cases/kv_cases.h"
 
@@ -18,6 +20,10 @@ constexpr AttentionShape kFolded31B{"31B_folded", 32, 4, 512, 0, 128},
     kFolded26B{"26B_folded", 16, 2, 512, 0, 128}, kFoldedGroup4{"folded_group4", 8, 2, 512, 0, 128},
     kFoldedGroup2{"folded_group2", 4, 2, 512, 0, 128};
 
+constexpr AttentionShape kModelShapes[] = {kSliding31B, kFull31B,   kFolded31B,  kSliding26B,
+                                           kFull26B,    kFolded26B, kSlidingE4B, kFullE4B,
+                                           kSlidingE2B, kFullE2B};
+
 class QkvStoreCase : public OpCase {
  public:
   QkvStoreCase(const char* what, const AttentionShape& shape, std::vector<CaseSequence> sequences,
@@ -28,7 +34,8 @@ class QkvStoreCase : public OpCase {
         has_kv_(has_kv),
         k_eq_v_(k_eq_v) {}
   std::string Name() const override {
-    return fmt::format("qkv_store/{}/{}", paged_.shape().model, what_);
+    return fmt::format("qkv_store/{}{}/{}", paged_.shape().model,
+                       paged_.shape().window > 0 ? "" : "_full", what_);
   }
   void Make(TensorSet& set) override {
     paged_.Make(set, false);
@@ -60,7 +67,10 @@ class QkvStoreCase : public OpCase {
     const int64_t q = has_q_ ? 2 * paged_.shape().num_heads * dim : 0;
     return paged_.num_rows() * (q + read + stored) * 2;
   }
-  bool in_bench() const override { return std::string_view(what_).starts_with("b80"); }
+  bool in_bench() const override {
+    return std::string_view(what_).starts_with("b80") || only_bench();
+  }
+  bool only_bench() const override { return what_ == std::string_view("chunk_8192"); }
 
  private:
   const char* what_;
@@ -149,16 +159,18 @@ void AddStores(OpCases& cases) {
   cases.push_back(std::make_unique<QkvStoreCase>(
       "chunk", kSliding26B, std::vector<CaseSequence>{{700, 333, true}, {65, 1}, {130, 130, true}},
       true, true, false));
-  cases.push_back(std::make_unique<QkvStoreCase>("b80", kSliding31B, batch, true, true, false));
-  cases.push_back(std::make_unique<QkvStoreCase>("b80", kFull31B, batch, true, true, true));
-  cases.push_back(std::make_unique<QkvStoreCase>("b80", kFolded31B, batch, true, true, true));
-  cases.push_back(std::make_unique<QkvStoreCase>("b80", kSlidingE4B, batch, true, true, false));
+  for (const AttentionShape& shape : kModelShapes) {
+    const bool k_eq_v = shape.window == 0 && shape.num_heads > 8;
+    cases.push_back(std::make_unique<QkvStoreCase>("b80", shape, batch, true, true, k_eq_v));
+    cases.push_back(std::make_unique<QkvStoreCase>(
+        "chunk_8192", shape, std::vector<CaseSequence>{{8192, 8192, true}}, true, true, k_eq_v));
+  }
 }
 
 void AddDecode(OpCases& cases) {
-  for (const AttentionShape& shape :
-       {kSliding31B, kFull31B, kSliding26B, kFull26B, kSlidingE4B, kFullE4B, kSlidingE2B, kFullE2B,
-        kHalf31B, kDrafterE4B, kFolded31B, kFolded26B, kFoldedGroup4, kFoldedGroup2}) {
+  std::vector<AttentionShape> shapes(std::begin(kModelShapes), std::end(kModelShapes));
+  shapes.insert(shapes.end(), {kHalf31B, kDrafterE4B, kFoldedGroup4, kFoldedGroup2});
+  for (const AttentionShape& shape : shapes) {
     const int w = shape.window > 0 ? shape.window : 1024;
     // One key, page borders, window borders, and more.
     const std::vector<CaseSequence> borders = {
@@ -196,29 +208,16 @@ void AddBench(OpCases& cases) {
     cases.push_back(
         std::make_unique<AttentionCase>(std::move(what), shape, std::move(sequences), true));
   };
-  add("b80", kSliding31B, batch(80, 1500, 1));
-  add("b80_q4", kSliding31B, batch(80, 1500, 4));
-  add("b1", kSliding31B, batch(1, 1500, 1));
-  add("b80", kSliding26B, batch(80, 1500, 1));
-  add("b80", kSlidingE4B, batch(80, 1500, 1));
-  add("b80", kSlidingE2B, batch(80, 1500, 1));
-  add("b80_1500", kFull31B, batch(80, 1500, 1));
-  add("b80_1500_q4", kFull31B, batch(80, 1500, 4));
+  for (const AttentionShape& shape : kModelShapes) {
+    add("b1", shape, batch(1, 1500, 1));
+    add("b80", shape, batch(80, 1500, 1));
+    add("b80_q4", shape, batch(80, 1500, 4));
+    add("chunk_8192", shape, {{8192, 8192, true}});
+  }
   add("b80_8500", kFull31B, batch(80, 8500, 1));
   add("b1_32k", kFull31B, batch(1, 32768, 1));
-  add("b80_1500", kFull26B, batch(80, 1500, 1));
-  add("b80_1500", kFolded31B, batch(80, 1500, 1));
-  add("b80_1500_q4", kFolded31B, batch(80, 1500, 4));
   add("b80_8500", kFolded31B, batch(80, 8500, 1));
   add("b1_32k", kFolded31B, batch(1, 32768, 1));
-  add("b80_1500", kFolded26B, batch(80, 1500, 1));
-  add("b80_1500", kFullE4B, batch(80, 1500, 1));
-  add("b80_1500", kFullE2B, batch(80, 1500, 1));
-  add("chunk_8192", kSliding31B, {{8192, 8192, true}});
-  add("chunk_8192", kFull31B, {{8192, 8192, true}});
-  add("chunk_8192", kFolded31B, {{8192, 8192, true}});
-  add("chunk_8192", kSlidingE4B, {{8192, 8192, true}});
-  add("chunk_8192", kFullE4B, {{8192, 8192, true}});
 }
 
 }  // namespace

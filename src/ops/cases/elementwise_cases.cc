@@ -2,20 +2,41 @@
 // a chunk.
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "ops/cases/op_case.h"
 
 namespace lapidary {
 namespace {
 
-constexpr int64_t kHiddenSizes[] = {1536, 2560, 2816, 5376};
+struct Model {
+  const char* name;
+  int64_t hidden, mlp_width;
+};
+constexpr Model kModels[] = {
+    {"E2B", 1536, 6144}, {"E4B", 2560, 10240}, {"26B", 2816, 2112}, {"31B", 5376, 21504}};
+
+// Whose width it is; else none's.
+const char* ModelOf(int64_t width) {
+  for (const Model& model : kModels)
+    if (width == model.hidden || width == model.mlp_width) return model.name;
+  return "small";
+}
+
+// Of all models timed, of one also compared: the definition takes long.
+bool IsOnlyTimed(int64_t rows, int64_t hidden) {
+  return rows == 320 || (rows > 320 && hidden != 5376);
+}
+bool IsTimed(int64_t rows, int64_t width) {
+  return ModelOf(width) != std::string_view("small") && (rows == 1 || rows >= 80);
+}
 
 class RmsNormCase : public OpCase {
  public:
   RmsNormCase(int64_t rows, int64_t cols, int64_t group, bool weighted, DType out)
       : rows_(rows), cols_(cols), group_(group), weighted_(weighted), out_type_(out) {}
   std::string Name() const override {
-    return fmt::format("rms_norm/T{}xD{}/group{}{}{}", rows_, cols_, group_,
+    return fmt::format("rms_norm/{}/T{}xD{}/group{}{}{}", ModelOf(group_), rows_, cols_, group_,
                        weighted_ ? "" : "/weightless", out_type_ == DType::kF32 ? "/f32" : "");
   }
   void Make(TensorSet& set) override {
@@ -28,7 +49,8 @@ class RmsNormCase : public OpCase {
   }
   std::vector<CaseOutput> Outputs() const override { return {{out_}}; }
   int64_t Bytes() const override { return rows_ * cols_ * (2 + SizeOf(out_type_)) + group_ * 2; }
-  bool in_bench() const override { return cols_ == 5376 && (rows_ == 80 || rows_ == 4096); }
+  bool in_bench() const override { return IsTimed(rows_, group_); }
+  bool only_bench() const override { return IsOnlyTimed(rows_, group_); }
 
  private:
   int64_t rows_, cols_, group_;
@@ -42,7 +64,8 @@ class NormAddNormCase : public OpCase {
   NormAddNormCase(int64_t rows, int64_t cols, bool next, float scale)
       : rows_(rows), cols_(cols), next_(next), scale_(scale) {}
   std::string Name() const override {
-    return fmt::format("norm_add_norm/T{}xD{}{}", rows_, cols_, next_ ? "" : "/last");
+    return fmt::format("norm_add_norm/{}/T{}xD{}{}", ModelOf(cols_), rows_, cols_,
+                       next_ ? "" : "/last");
   }
   void Make(TensorSet& set) override {
     h_ = set.Normal(rows_, cols_, 2.0);
@@ -59,7 +82,8 @@ class NormAddNormCase : public OpCase {
     return next_ ? std::vector<CaseOutput>{{h_}, {x_}} : std::vector<CaseOutput>{{x_}};
   }
   int64_t Bytes() const override { return rows_ * cols_ * (next_ ? 8 : 6) + cols_ * 4; }
-  bool in_bench() const override { return next_ && (rows_ == 80 || rows_ == 4096); }
+  bool in_bench() const override { return next_ && IsTimed(rows_, cols_); }
+  bool only_bench() const override { return IsOnlyTimed(rows_, cols_); }
 
  private:
   int64_t rows_, cols_;
@@ -71,7 +95,9 @@ class NormAddNormCase : public OpCase {
 class GeluMulCase : public OpCase {
  public:
   GeluMulCase(int64_t rows, int64_t width) : rows_(rows), width_(width) {}
-  std::string Name() const override { return fmt::format("gelu_mul/T{}xF{}", rows_, width_); }
+  std::string Name() const override {
+    return fmt::format("gelu_mul/{}/T{}xF{}", ModelOf(width_), rows_, width_);
+  }
   void Make(TensorSet& set) override { gate_up_ = set.Normal(rows_, 2 * width_, 2.0); }
   void Run(Ops& ops, const TensorSet& set) override {
     const Tensor gate = set[gate_up_].Cols(0, width_);
@@ -79,7 +105,7 @@ class GeluMulCase : public OpCase {
   }
   std::vector<CaseOutput> Outputs() const override { return {{gate_up_}}; }
   int64_t Bytes() const override { return rows_ * width_ * 6; }
-  bool in_bench() const override { return width_ == 21504 && rows_ > 1; }
+  bool in_bench() const override { return IsTimed(rows_, width_); }
 
  private:
   int64_t rows_, width_;
@@ -90,7 +116,7 @@ class AddScaleCase : public OpCase {
  public:
   AddScaleCase(int64_t rows, int64_t cols, bool add) : rows_(rows), cols_(cols), add_(add) {}
   std::string Name() const override {
-    return fmt::format("add_scale/T{}xD{}{}", rows_, cols_, add_ ? "" : "/scale");
+    return fmt::format("add_scale/all/T{}xD{}{}", rows_, cols_, add_ ? "" : "/scale");
   }
   void Make(TensorSet& set) override {
     x_ = set.Normal(rows_, cols_, 2.0);
@@ -111,7 +137,7 @@ class AddScaleCase : public OpCase {
 class SoftCapCase : public OpCase {
  public:
   SoftCapCase(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
-  std::string Name() const override { return fmt::format("soft_cap/T{}xV{}", rows_, cols_); }
+  std::string Name() const override { return fmt::format("soft_cap/all/T{}xV{}", rows_, cols_); }
   void Make(TensorSet& set) override {
     std::vector<float> values(static_cast<size_t>(rows_ * cols_));
     std::normal_distribution<float> normal(0.0f, 40.0f);
@@ -133,7 +159,11 @@ class PerLayerInputCase : public OpCase {
   PerLayerInputCase(int64_t rows, int64_t layers, int64_t width)
       : rows_(rows), layers_(layers), width_(width) {}
   std::string Name() const override {
-    return fmt::format("per_layer_input/T{}xL{}xP{}", rows_, layers_, width_);
+    return fmt::format("per_layer_input/{}/T{}xL{}xP{}",
+                       layers_ == 42   ? "E4B"
+                       : layers_ == 35 ? "E2B"
+                                       : "small",
+                       rows_, layers_, width_);
   }
   void Make(TensorSet& set) override {
     context_ = set.Normal(rows_, layers_ * width_, 20.0);
@@ -145,7 +175,7 @@ class PerLayerInputCase : public OpCase {
   }
   std::vector<CaseOutput> Outputs() const override { return {{context_}}; }
   int64_t Bytes() const override { return rows_ * layers_ * width_ * 6; }
-  bool in_bench() const override { return rows_ >= 80 && layers_ == 42; }
+  bool in_bench() const override { return layers_ > 6; }
 
  private:
   int64_t rows_, layers_, width_;
@@ -160,8 +190,8 @@ class GatherCase : public OpCase {
       : kind_(kind), rows_(rows), cols_(cols), table_rows_(table_rows) {}
   std::string Name() const override {
     const char* names[] = {"embed", "gather", "compact", "gather_f32"};
-    return fmt::format("{}/T{}xD{}/of{}", names[static_cast<int>(kind_)], rows_, cols_,
-                       table_rows_);
+    return fmt::format("{}/{}/T{}xD{}/of{}", names[static_cast<int>(kind_)], ModelOf(cols_), rows_,
+                       cols_, table_rows_);
   }
   void Make(TensorSet& set) override {
     table_ = set.Normal(table_rows_, cols_, 1.0);
@@ -194,7 +224,7 @@ class GatherCase : public OpCase {
   }
   std::vector<CaseOutput> Outputs() const override { return {{out_}}; }
   int64_t Bytes() const override { return rows_ * cols_ * 4; }
-  bool in_bench() const override { return kind_ == Kind::kEmbed && rows_ > 1 && cols_ == 5376; }
+  bool in_bench() const override { return kind_ == Kind::kEmbed && rows_ > 1; }
 
  private:
   Kind kind_;
@@ -243,12 +273,17 @@ class FillDummyCase : public OpCase {
 }  // namespace
 
 void AddElementwiseCases(OpCases& cases) {
-  for (const int64_t hidden : kHiddenSizes)
-    for (const int64_t rows : {1, 80, 4096}) {
-      if (rows == 4096 && hidden != 5376) continue;
+  using Kind = GatherCase::Kind;
+  for (const Model& model : kModels) {
+    const int64_t hidden = model.hidden;
+    for (const int64_t rows : {1, 80, 320, 4096}) {
       cases.push_back(std::make_unique<RmsNormCase>(rows, hidden, hidden, true, DType::kBf16));
       cases.push_back(std::make_unique<NormAddNormCase>(rows, hidden, true, 0.61f));
     }
+    cases.push_back(std::make_unique<GeluMulCase>(80, model.mlp_width));
+    for (const int64_t rows : {80, 2048})
+      cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, rows, hidden, 30000));
+  }
   cases.push_back(std::make_unique<RmsNormCase>(0, 1536, 1536, true, DType::kBf16));
   cases.push_back(std::make_unique<RmsNormCase>(3, 256, 256, true, DType::kF32));
   cases.push_back(std::make_unique<RmsNormCase>(5, 8192, 8192, true, DType::kF32));
@@ -256,26 +291,22 @@ void AddElementwiseCases(OpCases& cases) {
   cases.push_back(std::make_unique<RmsNormCase>(7, 2048, 512, true, DType::kBf16));
   cases.push_back(std::make_unique<NormAddNormCase>(3, 512, false, 1.0f));
   cases.push_back(std::make_unique<NormAddNormCase>(0, 2560, true, 1.0f));
-  for (const int64_t width : {2112, 6144, 10240, 21504})
-    cases.push_back(std::make_unique<GeluMulCase>(80, width));
   cases.push_back(std::make_unique<GeluMulCase>(2048, 21504));
   cases.push_back(std::make_unique<GeluMulCase>(3, 256));
   for (const bool add : {true, false})
     cases.push_back(std::make_unique<AddScaleCase>(33, 2816, add));
   cases.push_back(std::make_unique<SoftCapCase>(3, 2048));
   cases.push_back(std::make_unique<SoftCapCase>(80, 262144));
-  cases.push_back(std::make_unique<PerLayerInputCase>(1, 35, 256));
-  cases.push_back(std::make_unique<PerLayerInputCase>(80, 42, 256));
+  for (const int64_t layers : {35, 42})
+    for (const int64_t rows : {1, 80})
+      cases.push_back(std::make_unique<PerLayerInputCase>(rows, layers, 256));
   cases.push_back(std::make_unique<PerLayerInputCase>(2048, 42, 256));
   cases.push_back(std::make_unique<PerLayerInputCase>(5, 6, 64));
   cases.push_back(std::make_unique<ReplaceIdsCase>());
   cases.push_back(std::make_unique<FillDummyCase>(1, 1));
   cases.push_back(std::make_unique<FillDummyCase>(3, 131));
   cases.push_back(std::make_unique<FillDummyCase>(4096, 2816));
-  using Kind = GatherCase::Kind;
   cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, 1, 1536, 1000));
-  cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, 80, 5376, 30000));
-  cases.push_back(std::make_unique<GatherCase>(Kind::kEmbed, 2048, 5376, 30000));
   cases.push_back(std::make_unique<GatherCase>(Kind::kGather, 33, 2560, 700));
   cases.push_back(std::make_unique<GatherCase>(Kind::kRound, 80, 5376, 80));
   cases.push_back(std::make_unique<GatherCase>(Kind::kCompact, 41, 2560, 300));

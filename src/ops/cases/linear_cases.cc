@@ -7,11 +7,13 @@
 namespace lapidary {
 namespace {
 
+enum class Use { kTested, kTimedToo, kOnlyTimed };
+
 class LinearCase : public OpCase {
  public:
-  LinearCase(std::string what, int64_t rows, int64_t n, int64_t k, bool bench = false,
+  LinearCase(std::string what, int64_t rows, int64_t n, int64_t k, Use use = Use::kTested,
              DType out = DType::kBf16)
-      : what_(std::move(what)), rows_(rows), n_(n), k_(k), bench_(bench), out_type_(out) {}
+      : what_(std::move(what)), rows_(rows), n_(n), k_(k), use_(use), out_type_(out) {}
   std::string Name() const override {
     return fmt::format("linear/{}/T{}xN{}xK{}", what_, rows_, n_, k_);
   }
@@ -33,7 +35,8 @@ class LinearCase : public OpCase {
     return (n_ * k_ + rows_ * k_) * 2 + rows_ * n_ * SizeOf(out_type_);
   }
   int64_t Flops() const override { return 2 * rows_ * n_ * k_; }
-  bool in_bench() const override { return bench_; }
+  bool in_bench() const override { return use_ != Use::kTested; }
+  bool only_bench() const override { return use_ == Use::kOnlyTimed; }
 
  private:
   // Three blocks as the model passes them: Q, K, V behind one another.
@@ -46,7 +49,7 @@ class LinearCase : public OpCase {
 
   std::string what_;
   int64_t rows_, n_, k_;
-  bool bench_;
+  Use use_;
   DType out_type_;
   int in_ = 0, weight_ = 0, out_ = 0;
 };
@@ -55,13 +58,8 @@ class LinearCase : public OpCase {
 class LinearGeluCase : public OpCase {
  public:
   LinearGeluCase(std::string what, int64_t rows, int64_t n, int64_t k, bool gates_other,
-                 bool bench = false)
-      : what_(std::move(what)),
-        rows_(rows),
-        n_(n),
-        k_(k),
-        gates_other_(gates_other),
-        bench_(bench) {}
+                 Use use = Use::kTested)
+      : what_(std::move(what)), rows_(rows), n_(n), k_(k), gates_other_(gates_other), use_(use) {}
   std::string Name() const override {
     return fmt::format("linear_gelu{}/{}/T{}xN{}xK{}", gates_other_ ? "_mul" : "", what_, rows_, n_,
                        k_);
@@ -91,7 +89,8 @@ class LinearGeluCase : public OpCase {
   Tolerance tolerance() const override { return kProductTolerance; }
   int64_t Bytes() const override { return (n_ * k_ + rows_ * k_ + rows_ * n_) * 2; }
   int64_t Flops() const override { return 2 * rows_ * n_ * k_; }
-  bool in_bench() const override { return bench_; }
+  bool in_bench() const override { return use_ != Use::kTested; }
+  bool only_bench() const override { return use_ == Use::kOnlyTimed; }
 
  private:
   void Multiply(Ops& ops, const TensorSet& set, Tensor out, Tensor in, Tensor up) const {
@@ -104,14 +103,15 @@ class LinearGeluCase : public OpCase {
 
   std::string what_;
   int64_t rows_, n_, k_;
-  bool gates_other_, bench_;
+  bool gates_other_;
+  Use use_;
   int in_ = 0, weight_ = 0, out_ = 0, up_ = 0;
 };
 
 class LinearSoftCapCase : public OpCase {
  public:
-  LinearSoftCapCase(std::string what, int64_t rows, int64_t n, int64_t k, bool bench = false)
-      : what_(std::move(what)), rows_(rows), n_(n), k_(k), bench_(bench) {}
+  LinearSoftCapCase(std::string what, int64_t rows, int64_t n, int64_t k, Use use = Use::kTested)
+      : what_(std::move(what)), rows_(rows), n_(n), k_(k), use_(use) {}
   std::string Name() const override {
     return fmt::format("linear_soft_cap/{}/T{}xN{}xK{}", what_, rows_, n_, k_);
   }
@@ -141,7 +141,8 @@ class LinearSoftCapCase : public OpCase {
   Tolerance tolerance() const override { return kProductTolerance; }
   int64_t Bytes() const override { return (n_ * k_ + rows_ * k_) * 2 + rows_ * n_ * 4; }
   int64_t Flops() const override { return 2 * rows_ * n_ * k_; }
-  bool in_bench() const override { return bench_; }
+  bool in_bench() const override { return use_ != Use::kTested; }
+  bool only_bench() const override { return use_ == Use::kOnlyTimed; }
 
  private:
   static constexpr float kCap = 30;
@@ -150,33 +151,40 @@ class LinearSoftCapCase : public OpCase {
 
   std::string what_;
   int64_t rows_, n_, k_;
-  bool bench_;
+  Use use_;
   int in_ = 0, weight_ = 0, out_ = 0;
 };
 
-std::unique_ptr<OpCase> CaseOf(const ModelProduct& p, int64_t rows, bool bench) {
+std::unique_ptr<OpCase> CaseOf(const ModelProduct& p, int64_t rows, Use use) {
   switch (p.end) {
     case ProductEnd::kGated:
-      return std::make_unique<LinearGeluCase>(p.what, rows, p.n, p.k, false, bench);
+      return std::make_unique<LinearGeluCase>(p.what, rows, p.n, p.k, false, use);
     case ProductEnd::kGates:
-      return std::make_unique<LinearGeluCase>(p.what, rows, p.n, p.k, true, bench);
+      return std::make_unique<LinearGeluCase>(p.what, rows, p.n, p.k, true, use);
     case ProductEnd::kCapped:
-      return std::make_unique<LinearSoftCapCase>(p.what, rows, p.n, p.k, bench);
+      return std::make_unique<LinearSoftCapCase>(p.what, rows, p.n, p.k, use);
     case ProductEnd::kLogits:
-      return std::make_unique<LinearCase>(p.what, rows, p.n, p.k, bench, DType::kF32);
+      return std::make_unique<LinearCase>(p.what, rows, p.n, p.k, use, DType::kF32);
     case ProductEnd::kPlain:
       break;
   }
-  return std::make_unique<LinearCase>(p.what, rows, p.n, p.k, bench);
+  return std::make_unique<LinearCase>(p.what, rows, p.n, p.k, use);
 }
 
 }  // namespace
 
 void AddLinearCases(OpCases& cases) {
   for (const ModelProduct& product : ModelProducts()) {
-    const bool whole = !product.what.ends_with("/2");
-    for (const int64_t rows : {1, 80}) cases.push_back(CaseOf(product, rows, whole));
-    if (whole) cases.push_back(CaseOf(product, 320, false));
+    const auto holds = [&](const char* part) {
+      return product.what.find(part) != std::string::npos;
+    };
+    const bool whole = !holds("/2");
+    const Use use = whole && !holds("pebble") ? Use::kTimedToo : Use::kTested;
+    for (const int64_t rows : {1, 80}) cases.push_back(CaseOf(product, rows, use));
+    if (whole) cases.push_back(CaseOf(product, 320, use));
+    // A chunk of a prompt.
+    if (use == Use::kTimedToo && !holds("draft") && !holds("head"))
+      cases.push_back(CaseOf(product, 8192, Use::kOnlyTimed));
   }
   for (const int64_t rows : {7, 16, 33, 64, 128, 300}) {
     cases.push_back(std::make_unique<LinearGeluCase>("small", rows, 384, 264, false));
@@ -190,9 +198,9 @@ void AddLinearCases(OpCases& cases) {
     cases.push_back(std::make_unique<LinearCase>("E4B_qkv", rows, 3072, 2560));
   cases.push_back(std::make_unique<LinearCase>("pebble", 5, 384, 256));
   cases.push_back(std::make_unique<LinearCase>("odd", 9, 136, 72));
-  cases.push_back(std::make_unique<LinearCase>("head", 3, 4096, 2560, false, DType::kF32));
+  cases.push_back(std::make_unique<LinearCase>("head", 3, 4096, 2560, Use::kTested, DType::kF32));
   for (const int64_t rows : {1024, 8192})
-    cases.push_back(std::make_unique<LinearCase>("31B_gate_up", rows, 43008, 5376, true));
+    cases.push_back(std::make_unique<LinearCase>("31B_gate_up", rows, 43008, 5376, Use::kTimedToo));
 }
 
 }  // namespace lapidary

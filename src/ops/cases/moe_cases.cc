@@ -3,6 +3,7 @@
 #include <array>
 
 #include "ops/cases/op_case.h"
+#include "ops/expert_tally.h"
 
 namespace lapidary {
 namespace {
@@ -43,11 +44,12 @@ class RouterCase : public OpCase {
     if (norms_) return {{experts_}, {weights_}, {z_}};
     return {{experts_}, {weights_}};
   }
+  bool only_bench() const override { return rows_ == 8192; }
   int64_t Bytes() const override {
     return rows_ * shape_.hidden * 2 + shape_.experts * shape_.hidden * 2;
   }
   int64_t Flops() const override { return 2 * rows_ * shape_.hidden * shape_.experts; }
-  bool in_bench() const override { return shape_.hidden == 2816; }
+  bool in_bench() const override { return shape_.hidden == 2816 && (rows_ == 1 || rows_ >= 80); }
 
  private:
   MoeShape shape_;
@@ -157,11 +159,42 @@ class ExpertsCase : public OpCase {
   std::array<int, 4> norms_{};
 };
 
+// What calls of different numbers of rows count of the experts that they read.
+class TallyCase : public OpCase {
+ public:
+  std::string Name() const override { return "expert_tally/small"; }
+  void Make(TensorSet& set) override {
+    for (ExpertsCase& call : calls_) call.Make(set);
+    const std::vector<int32_t> nothing(kCounts, -1);
+    counts_ = set.Add(DType::kI32, kCounts / 2, 2, nothing.data());
+  }
+  void Run(Ops& ops, const TensorSet& set) override {
+    const ExpertTally before = ReadExpertTally(ops);
+    for (ExpertsCase& call : calls_) call.Run(ops, set);
+    const ExpertTally since = ReadExpertTally(ops) - before;
+    std::vector<int32_t> counts;
+    for (const ExpertTally::Calls& calls : since.of_rows) {
+      counts.push_back(static_cast<int32_t>(calls.num_calls));
+      counts.push_back(static_cast<int32_t>(calls.num_experts));
+    }
+    set.device().CopyIn(set[counts_].data, counts.data(), int64_t{kCounts} * 4);
+  }
+  std::vector<CaseOutput> Outputs() const override { return {{counts_}}; }
+  Tolerance tolerance() const override { return {0, 0}; }
+  int64_t Bytes() const override { return int64_t{kCounts} * 4; }
+
+ private:
+  static constexpr size_t kCounts = 2 * (ExpertTally::kMaxRows + 1);
+  std::array<ExpertsCase, 4> calls_ = {ExpertsCase(kSmall, 3), ExpertsCase(kSmall, 1),
+                                       ExpertsCase(kSmall, 40), ExpertsCase(kSmall, 3)};
+  int counts_ = 0;
+};
+
 class CentroidCase : public OpCase {
  public:
   CentroidCase(int64_t rows, int64_t vocab, int64_t centroids, int top_k, int64_t hidden)
       : rows_(rows), vocab_(vocab), centroids_(centroids), hidden_(hidden), top_k_(top_k) {}
-  std::string Name() const override { return fmt::format("centroid/T{}xV{}", rows_, vocab_); }
+  std::string Name() const override { return fmt::format("centroid/all/T{}xV{}", rows_, vocab_); }
   void Make(TensorSet& set) override {
     y_ = set.Normal(rows_, hidden_, 1.0);
     centers_ = set.Normal(centroids_, hidden_, 1.0);
@@ -179,6 +212,8 @@ class CentroidCase : public OpCase {
   int64_t Bytes() const override {
     return rows_ * (vocab_ * 4 + (centroids_ + vocab_ / centroids_ * top_k_) * hidden_ * 2);
   }
+  bool in_bench() const override { return vocab_ == 262144 && rows_ != 3; }
+  bool only_bench() const override { return rows_ == 80; }
 
  private:
   int64_t rows_, vocab_, centroids_, hidden_;
@@ -192,7 +227,7 @@ void AddMoeCases(OpCases& cases) {
   using Kind = ExpertsCase::Kind;
   for (const int64_t rows : {1, 2, 7, 8, 9, 80})
     cases.push_back(std::make_unique<RouterCase>(k26B, rows));
-  for (const int64_t rows : {1, 80, 331})
+  for (const int64_t rows : {1, 80, 320, 331, 8192})
     cases.push_back(std::make_unique<RouterCase>(k26B, rows, true));
   cases.push_back(std::make_unique<RouterCase>(kOdd, 13, true));
   for (const int64_t rows : {1, 40, 300})
@@ -205,11 +240,12 @@ void AddMoeCases(OpCases& cases) {
     cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows));
   for (const int64_t rows : {1, 19}) cases.push_back(std::make_unique<ExpertsCase>(kOdd, rows));
   cases.push_back(std::make_unique<ExpertsCase>(kSmall, 400, Kind::kSkewed));
-  for (const int64_t rows : {1, 8, 80})
+  for (const int64_t rows : {1, 8, 80, 320, 8192})
     cases.push_back(std::make_unique<ExpertsCase>(k26B, rows, Kind::kPlain, true));
-  cases.push_back(std::make_unique<ExpertsCase>(k26B, 8192, Kind::kPlain, true));
+  cases.push_back(std::make_unique<TallyCase>());
   cases.push_back(std::make_unique<CentroidCase>(1, 2048, 64, 4, 64));
-  cases.push_back(std::make_unique<CentroidCase>(3, 262144, 2048, 32, 256));
+  for (const int64_t rows : {1, 3, 80})
+    cases.push_back(std::make_unique<CentroidCase>(rows, 262144, 2048, 32, 256));
 }
 
 }  // namespace lapidary

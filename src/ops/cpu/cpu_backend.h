@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/worker_pool.h"
+#include "ops/expert_tally.h"
 #include "ops/ops.h"
 
 namespace lapidary::cpu {
@@ -17,6 +18,7 @@ class CpuBackend : public Ops {
   Device& device() const override { return HostDevice(); }
   DType dtype() const override { return DType::kF32; }
   Batch PlaceBatch(const Batch& batch) override { return batch; }
+  const ExpertTally& tally() const { return tally_; }
   // dummy.cc
   void FillDummy(Tensor out, const DummyRule& rule) override;
   // elementwise.cc
@@ -55,6 +57,7 @@ class CpuBackend : public Ops {
 
   WorkerPool pool_;
   std::vector<float> linear_in_, linear_out_;
+  ExpertTally tally_;
 };
 
 }  // namespace lapidary::cpu

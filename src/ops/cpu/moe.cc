@@ -60,6 +60,11 @@ void CpuBackend::Experts(Tensor out, Tensor z, Tensor experts, Tensor weights, T
       CHECK(e >= 0 && e < num_experts, "expert {} of {}", e, num_experts);
       slots_of[static_cast<size_t>(e)].push_back(t * top_k + j);
     }
+  if (num_rows <= ExpertTally::kMaxRows) {
+    ExpertTally::Calls& calls = tally_.of_rows[static_cast<size_t>(num_rows)];
+    ++calls.num_calls;
+    for (const std::vector<int64_t>& mine : slots_of) calls.num_experts += mine.empty() ? 0 : 1;
+  }
   for (int64_t e = 0; e < num_experts; ++e) {
     const std::vector<int64_t>& mine = slots_of[static_cast<size_t>(e)];
     if (mine.empty()) continue;

@@ -1,34 +1,13 @@
 #include "ops/cuda/ceilings.h"
 
-#include <algorithm>
-#include <array>
 #include <limits>
 
 #include "kernels/common/probe.h"
 #include "kernels/gemm/cublaslt.h"
 #include "ops/cases/op_case.h"
+#include "ops/timing.h"
 
 namespace lapidary {
-namespace {
-
-constexpr int kRepeats = 5;
-
-}  // namespace
-
-double MedianSeconds(CudaDevice& device, int launches, const std::function<void(int)>& launch) {
-  for (int i = 0; i < std::min(launches, 3); ++i) launch(i);
-  device.Synchronize();
-  const auto graph = device.Capture([&] {
-    for (int i = 0; i < launches; ++i) launch(i);
-  });
-  graph->Launch();
-  device.Synchronize();
-  std::array<double, kRepeats> ms;
-  for (double& value : ms) value = device.Time([&] { graph->Launch(); });
-  std::sort(ms.begin(), ms.end());
-  return ms[kRepeats / 2] * 1e-3 / launches;
-}
-
 Ceilings MeasureCeilings(CudaDevice& device) {
   Ceilings ceilings;
   const int64_t bytes = int64_t{4} << 30;

@@ -16,7 +16,9 @@
 #include "kernels/gemm/swap_gemm.h"
 #include "kernels/moe/moe.h"
 #include "ops/cuda/step_inputs.h"
+#include "ops/expert_tally.h"
 #include "ops/ops.h"
+#include "ops/timing.h"
 
 namespace lapidary::cuda {
 
@@ -27,6 +29,8 @@ class CudaBackend : public Ops {
   Device& device() const override { return *device_; }
   DType dtype() const override { return DType::kBf16; }
   void MakeBatchInvariant() override { batch_invariant_ = true; }
+  void LeaveOut(const LeftOut& what) { left_out_ = what; }
+  ExpertTally tally();
   Batch PlaceBatch(const Batch& batch) override { return inputs_.Place(batch); }
   // elementwise.cc
   void FillDummy(Tensor out, const DummyRule& rule) override;
@@ -105,6 +109,8 @@ class CudaBackend : public Ops {
 
   std::unique_ptr<CudaDevice> device_;  // goes last
   bool batch_invariant_ = false;
+  LeftOut left_out_;
+  DeviceMemory tally_;  // an ExpertTally
   StepInputs inputs_;
   kernels::CublasLt blas_;
   std::vector<DeviceMemory> scratch_;  // each at least twice the one before

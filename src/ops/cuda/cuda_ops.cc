@@ -16,7 +16,11 @@ std::unique_ptr<Ops> MakeCudaOps(std::unique_ptr<CudaDevice> device) {
 namespace cuda {
 
 CudaBackend::CudaBackend(std::unique_ptr<CudaDevice> device)
-    : device_(std::move(device)), inputs_(*device_) {}
+    : device_(std::move(device)),
+      tally_(*device_, int64_t{sizeof(ExpertTally)}),
+      inputs_(*device_) {
+  device_->Fill(tally_.data(), 0, tally_.bytes());
+}
 
 void* CudaBackend::Scratch(int64_t bytes) {
   const int64_t have = scratch_.empty() ? 0 : scratch_.back().bytes();

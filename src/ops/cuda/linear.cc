@@ -73,6 +73,7 @@ int CudaBackend::Splits(const kernels::GemmParams& p) const {
 }
 
 void CudaBackend::Gemm(const kernels::GemmParams& p) {
+  if (left_out_.products) return;
   if (IsOwn(p)) {
     OwnGemm(p, {});
     return;
@@ -94,6 +95,7 @@ void CudaBackend::Gemm(const kernels::GemmParams& p) {
 
 // `epilogue` has the fields of the product's end; weights of gates and ups are fetched together.
 void CudaBackend::OwnGemm(const kernels::GemmParams& p, const kernels::SwapGemmParams& epilogue) {
+  if (left_out_.products) return;
   kernels::SwapGemmParams params = epilogue;
   params.weight_map =
       Map({params.gated ? kGatesMap : kWeightMap, p.weight, p.n, p.k, p.weight_stride}, [&] {

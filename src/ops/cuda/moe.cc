@@ -14,6 +14,12 @@ int64_t Aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 }  // namespace
 
+ExpertTally CudaBackend::tally() {
+  ExpertTally tally;
+  device_->CopyOut(&tally, tally_.data(), tally_.bytes());
+  return tally;
+}
+
 void CudaBackend::Router(Tensor experts, Tensor weights, Tensor x, const RouterWeights& router,
                          float eps) {
   RouterNorm({{}, experts, weights}, x, router, {}, eps);
@@ -107,6 +113,8 @@ kernels::ExpertSumParams CudaBackend::ExpertPairs(const ExpertInput& in,
   sort.starts = reinterpret_cast<int32_t*>(memory);
   sort.sorted_rows = sort.starts + num_experts + 1;
   sort.places = sort.sorted_rows + pairs;
+  sort.tally = static_cast<uint64_t*>(tally_.data());
+  sort.max_tally_rows = ExpertTally::kMaxRows;
   kernels::LaunchExpertSort(sort, stream());
 
   Bf16* act = reinterpret_cast<Bf16*>(memory + index_bytes);
@@ -142,7 +150,7 @@ kernels::ExpertSumParams CudaBackend::ExpertPairs(const ExpertInput& in,
   product.k = Int(hidden);
   product.out = act;
   product.out_stride = width;
-  kernels::LaunchExpertGateUp(product, average, stream());
+  if (!left_out_.experts) kernels::LaunchExpertGateUp(product, average, stream());
 
   product.sorted_rows = nullptr;
   product.weight_map = Map({kDownMap, down.data, num_experts * hidden, width, width}, [&] {
@@ -154,7 +162,7 @@ kernels::ExpertSumParams CudaBackend::ExpertPairs(const ExpertInput& in,
   product.k = Int(width);
   product.out = pair_out;
   product.out_stride = hidden;
-  kernels::LaunchExpertDown(product, average, stream());
+  if (!left_out_.experts) kernels::LaunchExpertDown(product, average, stream());
 
   kernels::ExpertSumParams sum;
   sum.pairs = pair_out;
