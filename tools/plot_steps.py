@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the records of `lapidary bench step` as one SVG: a decode step's time over batch and over context, beside its bound.
+"""Draws the records of `lapidary bench step` as one SVG: a decode step's time over batch and context beside its bound.
 
   plot_steps.py RECORD... > docs/steps.svg
 """
@@ -7,7 +7,7 @@ import json
 import math
 import sys
 
-WIDTH, HEIGHT, LEFT, TOP, GAP = 430, 250, 64, 70, 92
+WIDTH, HEIGHT, LEFT, TOP, GAP, ROW_GAP = 420, 240, 52, 62, 130, 84
 COLOURS = ["#1b6ca8", "#d1495b", "#2e8b57", "#e08e0b", "#7a5195"]
 SHOWN = {"batch": [1, 8, 32, 80, 256], "context": [128, 1500, 8192, 32768]}
 
@@ -33,7 +33,7 @@ class Panel:
             out.append(f'<text x="{at:.1f}" y="{y + HEIGHT + 14}" class="tick" text-anchor="end" '
                        f'transform="rotate(-40 {at:.1f} {y + HEIGHT + 14})">{tick}</text>')
         for power in range(math.floor(self.lows[1]), math.ceil(self.highs[1])):
-            for digit in (1, 2, 5):
+            for digit in (1, 2, 3, 5, 7):
                 value = digit * 10.0 ** power
                 if self.lows[1] <= math.log10(value) <= self.highs[1]:
                     at = self.place(10 ** self.lows[0], value)[1]
@@ -53,7 +53,8 @@ class Panel:
         for p in points:
             x, y = self.place(p[self.along], p["ms"])
             self.out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{colour}"/>')
-        self.out.append(f'<text x="{self.x + 8}" y="{self.y + 16 + 14 * row}" class="key" fill="{colour}">{label}</text>')
+        x, y = self.x + WIDTH + 8, self.y + 12 + 15 * row
+        self.out.append(f'<text x="{x}" y="{y}" class="key" fill="{colour}">{label}</text>')
 
 
 def main():
@@ -63,19 +64,19 @@ def main():
             records.append(json.load(file))
     if not records:
         sys.exit(__doc__)
-    width, height = LEFT + 2 * (WIDTH + GAP), TOP + len(records) * (HEIGHT + GAP)
+    width, height = LEFT + 2 * (WIDTH + GAP), TOP + len(records) * (HEIGHT + ROW_GAP)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
            "<style>.title{font-size:14px;font-weight:bold}.tick,.key{font-size:11px}.grid{stroke:#ddd;stroke-width:.6}"
            ".frame{fill:none;stroke:#888}.step{fill:none;stroke-width:1.6}"
            ".bound{fill:none;stroke-width:1.2;stroke-dasharray:5 4}</style>",
            f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{LEFT}" y="26" class="title">Milliseconds of a decode step, {records[0]["device"]}; dashed: its bound by '
-           "the ceilings of the same run</text>"]
+           f'<text x="{LEFT}" y="26" class="title">Milliseconds of a decode step, {records[0]["device"]}; dashed: '
+           "its bound by the ceilings of the same run</text>"]
     for row, record in enumerate(records):
         points = record["points"]
         for column, (along, fixed) in enumerate((("batch", "context"), ("context", "batch"))):
-            panel = Panel(LEFT + column * (WIDTH + GAP), TOP + row * (HEIGHT + GAP), f'{record["model"]} over {along}', along,
-                          points, out)
+            panel = Panel(LEFT + column * (WIDTH + GAP), TOP + row * (HEIGHT + ROW_GAP),
+                          f'{record["model"]} over {along}', along, points, out)
             for i, (value, line) in enumerate(lines_of(points, along, fixed)):
                 panel.draw(line, COLOURS[i % len(COLOURS)], f"{fixed} {value}", i)
     print("\n".join(out + ["</svg>"]))

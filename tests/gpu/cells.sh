@@ -13,10 +13,10 @@ port=18080
 mkdir -p "$out"
 
 # MODEL.KIND SECONDS on an H200, rounded up.
-cells="E2B.step 40    E2B.batch1 10     E2B.chat 35      E2B.mtp 35      E2B.summ 60      E2B.http 40
-       E4B.step 50    E4B.batch1 15     E4B.chat 50      E4B.mtp 45      E4B.summ 100     E4B.http 50
-       26B-A4B.step 60 26B-A4B.batch1 15 26B-A4B.chat 90 26B-A4B.mtp 60  26B-A4B.summ 110 26B-A4B.http 100
-       31B.step 90    31B.batch1 30     31B.chat 180     31B.mtp 110     31B.summ 340     31B.http 200"
+cells="E2B.step 25    E2B.batch1 10     E2B.chat 35      E2B.mtp 35      E2B.summ 60      E2B.http 40
+       E4B.step 25    E4B.batch1 15     E4B.chat 50      E4B.mtp 45      E4B.summ 100     E4B.http 50
+       26B-A4B.step 30 26B-A4B.batch1 15 26B-A4B.chat 90 26B-A4B.mtp 60  26B-A4B.summ 110 26B-A4B.http 100
+       31B.step 30    31B.batch1 30     31B.chat 180     31B.mtp 110     31B.summ 340     31B.http 200"
 
 accept_length() { case $1 in E2B) echo 1.9 ;; E4B) echo 2.13 ;; 26B-A4B) echo 2.9 ;; 31B) echo 3.11 ;; esac; }
 repeats() {  # of cells below 15 s three
