@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cells.sh OUT CARD [--limit SECONDS] [MODEL|CELL...]: the figures of docs/BENCHMARKS.md, each cell as MODEL.KIND, such as E2B.chat or 31B.summ; of a
-# MODEL all its kinds; without any, all. Dummy weights, fixed lengths, 80 requests at once (batch1: one at a time; http: over HTTP; step: a decode
-# step alone). Run it in the folder that `make gpu-bundle` made; records go to OUT/CARD-MODEL-KIND.json. A cell whose record is there is passed
+# MODEL all its kinds; without any, all. Dummy weights, fixed lengths, 80 requests at once (batch1: one at a time; http: over HTTP; step: decode
+# steps alone over batch and context; products: what their dense products take). Run it in the folder that `make gpu-bundle` made; records go to OUT/CARD-MODEL-KIND.json. A cell whose record is there is passed
 # over, and none begins that would end after SECONDS, so that a run that was cut goes on where it was. Exit 3: some are left.
 set -uo pipefail
 out=$1 card=$2; shift 2
@@ -13,10 +13,10 @@ port=18080
 mkdir -p "$out"
 
 # MODEL.KIND SECONDS on an H200, rounded up.
-cells="E2B.step 25    E2B.batch1 10     E2B.chat 35      E2B.mtp 35      E2B.summ 60      E2B.http 40
-       E4B.step 25    E4B.batch1 15     E4B.chat 50      E4B.mtp 45      E4B.summ 100     E4B.http 50
-       26B-A4B.step 30 26B-A4B.batch1 15 26B-A4B.chat 90 26B-A4B.mtp 60  26B-A4B.summ 110 26B-A4B.http 100
-       31B.step 30    31B.batch1 30     31B.chat 180     31B.mtp 110     31B.summ 340     31B.http 200"
+cells="E2B.products 10 E2B.step 25    E2B.batch1 10     E2B.chat 35      E2B.mtp 35      E2B.summ 60      E2B.http 40
+       E4B.products 10 E4B.step 25    E4B.batch1 15     E4B.chat 50      E4B.mtp 45      E4B.summ 100     E4B.http 50
+       26B-A4B.products 10 26B-A4B.step 30 26B-A4B.batch1 15 26B-A4B.chat 90 26B-A4B.mtp 60  26B-A4B.summ 110 26B-A4B.http 100
+       31B.products 10 31B.step 30    31B.batch1 30     31B.chat 180     31B.mtp 110     31B.summ 340     31B.http 200"
 
 accept_length() { case $1 in E2B) echo 1.9 ;; E4B) echo 2.13 ;; 26B-A4B) echo 2.9 ;; 31B) echo 3.11 ;; esac; }
 repeats() {  # of cells below 15 s three
@@ -52,6 +52,7 @@ run() {  # CELL RECORD
   case $kind in
     step) ./lapidary bench step "${weights[@]}" --batch 1,2,4,8,16,32,48,64,80,96,128,192,256 \
       --context 128,512,1024,1500,2048,4096,8192,16384,32768 --output-json "$record" ;;
+    products) ./lapidary bench step "${weights[@]}" --batch 80,1 --context 1500 --products --output-json "$record" ;;
     batch1) ./lapidary bench latency "${base[@]}" "${plain[@]}" --input-len 1000 --output-len 256 --num-prompts 3 "${run[@]}" ;;
     chat) ./lapidary bench throughput "${base[@]}" "${plain[@]}" "${crowd[@]}" "${chat[@]}" "${run[@]}" ;;
     mtp) ./lapidary bench throughput "${base[@]}" --draft-model "$folder-assistant" --speculative-num-steps 3 \
