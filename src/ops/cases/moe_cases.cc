@@ -213,7 +213,6 @@ class CentroidCase : public OpCase {
     return rows_ * (vocab_ * 4 + (centroids_ + vocab_ / centroids_ * top_k_) * hidden_ * 2);
   }
   bool in_bench() const override { return vocab_ == 262144 && rows_ != 3; }
-  bool only_bench() const override { return rows_ == 80; }
 
  private:
   int64_t rows_, vocab_, centroids_, hidden_;
@@ -244,6 +243,7 @@ void AddMoeCases(OpCases& cases) {
     cases.push_back(std::make_unique<ExpertsCase>(k26B, rows, Kind::kPlain, true));
   cases.push_back(std::make_unique<TallyCase>());
   cases.push_back(std::make_unique<CentroidCase>(1, 2048, 64, 4, 64));
+  cases.push_back(std::make_unique<CentroidCase>(5, 1000, 20, 7, 72));
   for (const int64_t rows : {1, 3, 80})
     cases.push_back(std::make_unique<CentroidCase>(rows, 262144, 2048, 32, 256));
 }
