@@ -62,9 +62,9 @@ void Gemma4StepModel::Build(const StepModelOptions& options) {
       std::make_unique<Gemma4>(target_->config, target_->weights, *ops_, *arena_, options.limits);
   model_->SetLayerHook([this] { last_beat_ms_ = NowMs(); });
   if (drafter_checkpoint_ == nullptr) return;
-  drafter_ = std::make_unique<Drafter>(target_->config, target_->weights,
-                                       drafter_checkpoint_->config, drafter_checkpoint_->weights,
-                                       *ops_, *arena_, options.max_running, ops_->dtype());
+  drafter_ = std::make_unique<Drafter>(
+      target_->config, target_->weights, drafter_checkpoint_->config, drafter_checkpoint_->weights,
+      *ops_, *arena_, Drafter::Limits{options.max_running, ops_->dtype(), model_->logits_memory()});
 }
 
 void Gemma4StepModel::Restart(const StepModelOptions& options) {

@@ -8,16 +8,15 @@ namespace lapidary {
 
 struct Drafter::Workspace {
   Activations a;
-  Buffer in;         // [B,2*target D]: embedding, then state
-  Buffer y, logits;  // [B,D] [B,V]
-  Buffer identity;   // [max rows] i32: 0, 1, 2, ...
+  Buffer in;        // [B,2*target D]: embedding, then state
+  Buffer y;         // [B,D]
+  Buffer identity;  // [max rows] i32: 0, 1, 2, ...
   std::vector<Layer> layers;
 
   Workspace(Device& device, const ModelConfig& config, int max_rows, DType dtype)
       : a(device, config, max_rows, dtype),
         in(device, max_rows, int64_t{2} * config.target_hidden, dtype),
         y(device, max_rows, config.hidden, DType::kF32),
-        logits(device, max_rows, config.vocab_size, DType::kF32),
         identity(device, max_rows, 1, DType::kI32) {
     std::vector<int32_t> numbers(static_cast<size_t>(max_rows));
     std::iota(numbers.begin(), numbers.end(), 0);
@@ -27,14 +26,18 @@ struct Drafter::Workspace {
 
 Drafter::Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
                  const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
-                 int max_rows, DType activations)
+                 const Limits& limits)
     : target_config_(target_config),
       target_weights_(target_weights),
       config_(config),
       weights_(weights),
       ops_(ops),
-      max_rows_(max_rows),
-      workspace_(std::make_unique<Workspace>(ops.device(), config, max_rows, activations)) {
+      limits_(limits),
+      workspace_(
+          std::make_unique<Workspace>(ops.device(), config, limits.max_rows, limits.activations)) {
+  CHECK(limits.logits.rows() >= limits.max_rows && limits.logits.cols() == config.vocab_size,
+        "logits [{},{}] lent for {} rows of {}", limits.logits.rows(), limits.logits.cols(),
+        limits.max_rows, config.vocab_size);
   for (int i = 0; i < config.num_layers(); ++i) {
     const int donor = target_config.donor(config.layers[static_cast<size_t>(i)].kind);
     workspace_->layers.push_back(
@@ -48,7 +51,7 @@ Drafter::~Drafter() = default;
 void Drafter::Poison() {
   const Workspace& ws = *workspace_;
   ws.a.Poison();
-  for (const Buffer* buffer : {&ws.in, &ws.y, &ws.logits}) buffer->Poison();
+  for (const Buffer* buffer : {&ws.in, &ws.y}) buffer->Poison();
 }
 
 DraftOutput Drafter::Step(Tensor host_tokens, Tensor hidden, const RowSet& host_rows) {
@@ -63,9 +66,9 @@ DraftOutput Drafter::StepPlaced(Tensor tokens, Tensor hidden, const RowSet& rows
   Workspace& ws = *workspace_;
   const int64_t b = tokens.rows();
   const int64_t target_hidden = config_.target_hidden;
-  CHECK(b > 0 && b <= max_rows_ && rows.num_rows() == b && hidden.rows() == b &&
+  CHECK(b > 0 && b <= limits_.max_rows && rows.num_rows() == b && hidden.rows() == b &&
             hidden.cols() == target_hidden,
-        "{} drafting rows of {}", b, max_rows_);
+        "{} drafting rows of {}", b, limits_.max_rows);
   const Tensor in = ws.in.View(b, 2 * target_hidden);
   ops_.Embed(in.Cols(0, target_hidden), target_weights_.embed, tokens,
              target_config_.embed_scale());
@@ -81,7 +84,7 @@ DraftOutput Drafter::StepPlaced(Tensor tokens, Tensor hidden, const RowSet& rows
   }
   const Tensor y = ws.y.View(b, config_.hidden);
   ops_.RmsNorm(y, x, weights_.final_norm, config_.norm_eps, config_.hidden);
-  DraftOutput out{ws.logits.View(b, config_.vocab_size), hidden};
+  DraftOutput out{limits_.logits.Rows(0, b), hidden};
   ops_.Linear(out.hidden, y, weights_.post_projection);
   if (weights_.centroids.empty())
     ops_.Linear(out.logits, y, {weights_.embed});

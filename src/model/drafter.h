@@ -23,16 +23,23 @@ struct DraftOutput {
 
 class Drafter {
  public:
-  // All arguments must outlive the drafter. max_rows bounds B.
+  struct Limits {
+    int max_rows = 0;  // bounds B
+    DType activations = DType::kF32;
+    Tensor logits;  // [max rows or more,V] f32: Gemma4::logits_memory of the target
+  };
+
+  // All references must outlive the drafter.
   Drafter(const ModelConfig& target_config, const ModelWeights& target_weights,
           const ModelConfig& config, const ModelWeights& weights, Ops& ops, KvArena& arena,
-          int max_rows, DType activations);
+          const Limits& limits);
   ~Drafter();
 
   // One pass. tokens [B] i32, in host memory as the rows: the newest token of each row, or its
   // previous draft; hidden [B,target D] f32: the target's state that produced the newest token, or
   // the previous pass's; it is overwritten. rows: positions are the burst's constant one, key_ends
-  // the number of tokens that have target K and V. Logits are valid until the next call.
+  // the number of tokens that have target K and V. Logits are valid until the next call or the
+  // target's next step.
   DraftOutput Step(Tensor host_tokens, Tensor hidden, const RowSet& host_rows);
   // The same with tokens and rows where the ops read them.
   DraftOutput StepPlaced(Tensor tokens, Tensor hidden, const RowSet& rows);
@@ -47,7 +54,7 @@ class Drafter {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Ops& ops_;
-  int max_rows_;
+  Limits limits_;
   std::unique_ptr<Workspace> workspace_;
 };
 

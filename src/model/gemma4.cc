@@ -125,6 +125,10 @@ Gemma4::Gemma4(const ModelConfig& config, const ModelWeights& weights, Ops& ops,
 
 Gemma4::~Gemma4() = default;
 
+Tensor Gemma4::logits_memory() const {
+  return workspace_->logits.View(limits_.max_output_rows, config_.vocab_size);
+}
+
 void Gemma4::Poison() {
   const Workspace& ws = *workspace_;
   ws.a.Poison();

@@ -58,6 +58,9 @@ class Gemma4 {
 
   // Called after every layer, on the thread of Forward: the heartbeat of a slow backend.
   void SetLayerHook(std::function<void()> hook) { layer_hook_ = std::move(hook); }
+  // [max output rows,V] f32, where the logits of a step lie: a drafter's may take their place until
+  // the next step.
+  Tensor logits_memory() const;
   // Fills activations and scratch with the pattern of NaN, between two steps: no result changes.
   void Poison();
 

@@ -39,8 +39,9 @@ SoloSession::SoloSession(const Checkpoint& target, const Checkpoint* drafter, Op
       1 + BatchBuilder::ScratchPages(config.window, config.window, options.max_chunk + kPageTokens);
   model_ = std::make_unique<Gemma4>(config, target.weights, ops, *arena_, limits);
   if (drafter != nullptr) {
-    drafter_ = std::make_unique<Drafter>(config, target.weights, drafter->config, drafter->weights,
-                                         ops, *arena_, 1, options.dtype);
+    drafter_ = std::make_unique<Drafter>(
+        config, target.weights, drafter->config, drafter->weights, ops, *arena_,
+        Drafter::Limits{1, options.dtype, model_->logits_memory()});
     state_ = Buffer(device_, 1, config.hidden, DType::kF32);
   }
   Reset();
