@@ -26,7 +26,7 @@ struct BenchFlags {
   EngineOptions engine;
   WorkloadFlags workload;
   bool skip_tokenizer = false;
-  int repeats = 3;  // that count; one run before them does not
+  int repeats = 3;  // that count; one before them does not
   std::string json_path;
 };
 // The engine's flags are `serve`'s.

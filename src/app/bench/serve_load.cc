@@ -96,9 +96,10 @@ int RunServeLoad(ServeLoadFlags flags) {
   for (int i = 0; i <= flags.repeats; ++i) {
     const DraftCounts before = ReadDrafts(flags.target);
     ProgressLine progress(
-        i == 0 ? "first run, not counted" : fmt::format("run {}/{}", i, flags.repeats),
+        i == 0 ? "short run, not counted" : fmt::format("run {}/{}", i, flags.repeats),
         requests.size(), "messages");
-    const LoadRun run = RunLoad(flags.target, flags.shape, requests, progress);
+    const LoadRun run =
+        RunLoad(flags.target, flags.shape, i == 0 ? ShortWorkload(requests) : requests, progress);
     std::vector<std::string> errors;
     for (const RequestTrace& trace : run.traces)
       if (!trace.ok()) errors.push_back(trace.error);

@@ -157,4 +157,11 @@ std::string WorkloadLine(const WorkloadFlags& flags, const std::vector<BenchRequ
       sampling.temperature, flags.seed, sampling.ignore_eos ? "" : ", until an end token");
 }
 
+std::vector<BenchRequest> ShortWorkload(const std::vector<BenchRequest>& requests) {
+  std::vector<BenchRequest> few(
+      requests.begin(), requests.begin() + static_cast<std::ptrdiff_t>((requests.size() + 7) / 8));
+  for (BenchRequest& request : few) request.max_tokens = (request.max_tokens + 7) / 8;
+  return few;
+}
+
 }  // namespace lapidary

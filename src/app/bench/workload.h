@@ -43,6 +43,10 @@ struct BenchRequest {
 // flags give the same requests. Throws StartupError.
 std::vector<BenchRequest> MakeWorkload(const WorkloadFlags& flags, int vocab_size);
 
+// An eighth of the requests with an eighth of their tokens: what is run first and not counted,
+// where nothing is made at first use.
+std::vector<BenchRequest> ShortWorkload(const std::vector<BenchRequest>& requests);
+
 // Evenly spread over the file where it has more lines than requests are wanted; each with the
 // output's longest length. Throws StartupError.
 std::vector<BenchRequest> ReadWorkload(const WorkloadFlags& flags, const PromptReader& reader);

@@ -23,6 +23,9 @@ constexpr AttentionShape kFolded31B{"31B_folded", 32, 4, 512, 0, 128},
 constexpr AttentionShape kModelShapes[] = {kSliding31B, kFull31B,   kFolded31B,  kSliding26B,
                                            kFull26B,    kFolded26B, kSlidingE4B, kFullE4B,
                                            kSlidingE2B, kFullE2B};
+// As small as the kernels take them: what the sanitizers see.
+constexpr AttentionShape kSmallShapes[] = {
+    {"small", 4, 2, 256, 128}, {"small", 4, 1, 512, 0}, {"small_folded", 4, 1, 512, 0, 128}};
 
 class QkvStoreCase : public OpCase {
  public:
@@ -134,7 +137,19 @@ class AttentionCase : public OpCase {
     return 4 * paged_.VisiblePairs() * paged_.shape().num_heads * paged_.shape().head_dim;
   }
   bool in_bench() const override { return bench_; }
-  bool only_bench() const override { return bench_; }
+  int64_t num_rows() const override { return paged_.num_rows(); }
+  // The definition finds a chunk row's keys by the row's own chunk, position and key end.
+  void RunRows(Ops& ops, const TensorSet& set, std::span<const int64_t> rows) override {
+    RowSet few = paged_.Rows(set);
+    const RowSample q(set[q_], rows), out(set[out_], rows), positions(few.positions, rows),
+        key_ends(few.key_ends, rows), slots(few.slots, rows), chunks(few.chunks, rows);
+    few.positions = positions.tensor();
+    few.key_ends = key_ends.tensor();
+    few.slots = slots.tensor();
+    few.chunks = chunks.tensor();
+    ops.Attention(out.tensor(), q.tensor(), few, paged_.Spec(set));
+    out.CopyBack(set[out_]);
+  }
 
  private:
   std::string what_;
@@ -199,6 +214,16 @@ void AddDecode(OpCases& cases) {
   }
 }
 
+void AddSmall(OpCases& cases) {
+  for (const AttentionShape& shape : kSmallShapes) {
+    const std::vector<CaseSequence> sequences = {
+        {150, 1}, {64, 9}, {70, 70, true}, {300, 100, true}};
+    cases.push_back(std::make_unique<AttentionCase>("chunks", shape, sequences));
+    cases.push_back(std::make_unique<AttentionCase>(
+        "verify", shape, std::vector<CaseSequence>{{200, 5}, {65, 9}, {9, 9}}));
+  }
+}
+
 void AddBench(OpCases& cases) {
   const auto batch = [](int b, int context, int q) {
     return std::vector<CaseSequence>(static_cast<size_t>(b), {context, q, false});
@@ -227,6 +252,7 @@ void AddAttentionCases(OpCases& cases) {
     cases.push_back(std::make_unique<GatherWindowCase>(shape));
   AddStores(cases);
   AddDecode(cases);
+  AddSmall(cases);
   AddBench(cases);
 }
 
