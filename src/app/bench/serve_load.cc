@@ -95,15 +95,15 @@ int RunServeLoad(ServeLoadFlags flags) {
   json::array runs;
   for (int i = 0; i <= flags.repeats; ++i) {
     const DraftCounts before = ReadDrafts(flags.target);
+    const std::vector<BenchRequest> these = i == 0 ? ShortWorkload(requests) : requests;
     ProgressLine progress(
         i == 0 ? "short run, not counted" : fmt::format("run {}/{}", i, flags.repeats),
-        requests.size(), "messages");
-    const LoadRun run =
-        RunLoad(flags.target, flags.shape, i == 0 ? ShortWorkload(requests) : requests, progress);
+        these.size(), "messages");
+    const LoadRun run = RunLoad(flags.target, flags.shape, these, progress);
     std::vector<std::string> errors;
     for (const RequestTrace& trace : run.traces)
       if (!trace.ok()) errors.push_back(trace.error);
-    NeedNoFailures(errors, requests.size());
+    NeedNoFailures(errors, these.size());
     if (i == 0) continue;
     const DraftCounts after = ReadDrafts(flags.target);
     figures.push_back(FiguresOf(Measure(run.traces, run.duration_s)));

@@ -235,7 +235,7 @@ class GatherCase : public OpCase {
 
 class ReplaceIdsCase : public OpCase {
  public:
-  std::string Name() const override { return "replace_ids"; }
+  std::string Name() const override { return "replace_ids/image"; }
   void Make(TensorSet& set) override {
     std::vector<int32_t> ids(1000);
     for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % 7);

@@ -229,8 +229,8 @@ class SlotDrawCase : public OpCase {
   int logits_ = 0, tokens_ = 0;
 };
 
-// Batches brought to the device one after the other while the page tables change: rows and tables
-// arrive as they are.
+// Batches brought to the device one after the other while the page tables change: rows arrive as
+// they are, and of the tables the cells up to each row's own.
 class PlaceBatchCase : public OpCase {
  public:
   std::string Name() const override { return "slots/place_batch"; }
@@ -252,17 +252,24 @@ class PlaceBatchCase : public OpCase {
         for (int change = 0; change < 40; ++change)
           (*table)[rng() % table->size()] = static_cast<int32_t>(rng() % 900) - 1;
       builder.Clear();
+      std::vector<int32_t> positions;
       for (int32_t slot = 0; slot < kSlots; ++slot) {
         const auto token = static_cast<int32_t>(rng() % 5000);
-        builder.AddDecode(slot, static_cast<int32_t>(rng() % (kCells * 64)), std::span(&token, 1));
+        positions.push_back(static_cast<int32_t>(rng() % (kCells * kPageTokens)));
+        builder.AddDecode(slot, positions.back(), std::span(&token, 1));
       }
       const Batch placed = ops.PlaceBatch(builder.Build());
       ops.device().Synchronize();
       for (const Tensor& tensor :
            {placed.tokens, placed.rows.positions, placed.rows.key_ends, placed.rows.slots})
         Append(rows, set.device(), tensor);
-      Append(tables, set.device(), placed.rows.full_pages);
-      Append(tables, set.device(), placed.rows.sliding_pages);
+      for (const Tensor& table : {placed.rows.full_pages, placed.rows.sliding_pages}) {
+        const size_t begin = tables.size();
+        Append(tables, set.device(), table);
+        for (size_t slot = 0; slot < positions.size(); ++slot)
+          for (int64_t cell = positions[slot] / kPageTokens + 1; cell < kCells; ++cell)
+            tables[begin + slot * Index(kCells) + Index(cell)] = 0;
+      }
     }
     set.device().CopyIn(set[rows_].data, rows.data(), set[rows_].num_elements() * 4);
     set.device().CopyIn(set[tables_].data, tables.data(), set[tables_].num_elements() * 4);
