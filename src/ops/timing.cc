@@ -13,13 +13,13 @@
 namespace lapidary {
 namespace {
 
-constexpr int kSamples = 5;
+constexpr int kTimedRuns = 5;
 constexpr double kHostSampleSeconds = 0.05, kHostSlowSeconds = 0.5;
 
 }  // namespace
 
 double MedianSeconds(Device& device, int launches, const std::function<void(int)>& launch) {
-  int repeats = kSamples;
+  int repeats = kTimedRuns;
   const double first = device.Time([&] { launch(0); }) * 1e-3;
   if (device.is_host()) {
     launches = std::clamp(static_cast<int>(kHostSampleSeconds / first), 1, launches);

@@ -9,16 +9,16 @@
 namespace lapidary {
 namespace {
 
-struct Model {
+struct ModelSizes {
   const char* name;
   int64_t hidden, mlp_width;
 };
-constexpr Model kModels[] = {
+constexpr ModelSizes kModelSizes[] = {
     {"E2B", 1536, 6144}, {"E4B", 2560, 10240}, {"26B", 2816, 2112}, {"31B", 5376, 21504}};
 
 // Whose width it is; else none's.
 const char* ModelOf(int64_t width) {
-  for (const Model& model : kModels)
+  for (const ModelSizes& model : kModelSizes)
     if (width == model.hidden || width == model.mlp_width) return model.name;
   return "small";
 }
@@ -274,7 +274,7 @@ class FillDummyCase : public OpCase {
 
 void AddElementwiseCases(OpCases& cases) {
   using Kind = GatherCase::Kind;
-  for (const Model& model : kModels) {
+  for (const ModelSizes& model : kModelSizes) {
     const int64_t hidden = model.hidden;
     for (const int64_t rows : {1, 80, 320, 4096}) {
       cases.push_back(std::make_unique<RmsNormCase>(rows, hidden, hidden, true, DType::kBf16));

@@ -18,8 +18,8 @@
 namespace lapidary {
 namespace {
 
-constexpr const char* kDraws = "sampling";
-constexpr int kDrawRows[] = {1, 80, 256};
+constexpr const char* kSampling = "sampling";
+constexpr int kSamplingRows[] = {1, 80, 256};
 constexpr std::array<std::string_view, 4> kModels = {"E2B", "E4B", "26B", "31B"};
 // Of a case on a CPU: more takes minutes.
 constexpr int64_t kMaxCpuFlops = 50'000'000'000;
@@ -46,7 +46,7 @@ bool Wanted(std::string_view name, const KernelFlags& flags) {
 
 OpCases WantedCases(const KernelFlags& flags) {
   OpCases cases = AllOpCases();
-  std::set<std::string> ops = {kDraws};
+  std::set<std::string> ops = {kSampling};
   std::erase_if(cases, [&](const auto& op_case) { return !op_case->in_bench(); });
   for (const auto& op_case : cases) ops.emplace(Part(op_case->Name(), 0));
   const bool is_known = std::any_of(
@@ -88,8 +88,8 @@ int RunKernel(const KernelFlags& flags) {
     else
       add(timer.Measure(*op_case));
   }
-  if (std::string_view(kDraws).starts_with(flags.op))
-    for (const int rows : kDrawRows)
+  if (std::string_view(kSampling).starts_with(flags.op))
+    for (const int rows : kSamplingRows)
       for (const OpTiming& timing : timer.MeasureDraws(rows)) add(timing);
   if (num_left_out > 0)
     fmt::print("{} cases of more than {:.0f} GFLOP are left out on a CPU\n", num_left_out,
