@@ -157,6 +157,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
   }
   static __device__ void Publish(const Tiles& tiles, const uint32_t (&weights)[4][4],
                                  const float (&scale)[2]) {
+    NamedBarrier(1, 128);  // the scores of all warps have read K
 #pragma unroll
     for (int step = 0; step < 4; ++step)
       asm volatile(
@@ -269,6 +270,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
         }
         AddValues(o, weights, tiles.values(1));
         WgmmaWait<0>();
+        NamedBarrier(2, 128);  // all warps have taken their weights
         tiles.Release(1);
         tiles.Advance();
       }
