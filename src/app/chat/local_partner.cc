@@ -87,7 +87,10 @@ class LocalPartner : public ChatPartner {
     Result<Request> request = MakeChatRequest(fields.value().values, *backend_, form, chat);
     if (!request.ok()) return request.error();
     const auto exchange = std::make_shared<LocalExchange>();
-    std::make_shared<ChatCompletion>(backend_, exchange, std::move(form), std::move(chat))
+    // Without a share in the engine: its own thread may be the last to let a reply go, and cannot
+    // end the engine then.
+    const std::shared_ptr<const Backend> backend(std::shared_ptr<const Backend>(), backend_.get());
+    std::make_shared<ChatCompletion>(backend, exchange, std::move(form), std::move(chat))
         ->Start({std::move(request).value()});
     return exchange->Run(on_event, interrupted);
   }
