@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <limits>
 #include <memory>
-#include <tuple>
 #include <vector>
 
 #include "kernels/elementwise/elementwise.h"
@@ -30,10 +29,9 @@ class Product {
  public:
   Product(CudaDevice& device, const ModelProduct& shape) : device_(device), shape_(shape) {
     TensorSet host(HostDevice());
-    const int weight = host.Normal(shape.n, shape.k, 0.03);
+    weight_ = host.Normal(shape.n, shape.k, 0.03);
     const int64_t copies = std::clamp<int64_t>(kRotatedBytes / host.num_bytes() + 1, 1, kLaunches);
     for (int64_t i = 0; i < copies; ++i) sets_.push_back(host.CopyTo(device));
-    weight_ = weight;
     TensorSet rows(HostDevice());
     in_index_ = rows.Normal(kernels::kGemmRows.back(), shape.k, 1.0);
     in_ = rows.CopyTo(device);
@@ -202,9 +200,7 @@ GemmChoice Best(const ModelProduct& shape, const Product& product, CublasLt& bla
 
 bool Write(const std::string& path, const std::string& device_name, size_t library,
            std::vector<GemmChoice> choices) {
-  std::sort(choices.begin(), choices.end(), [](const GemmChoice& a, const GemmChoice& b) {
-    return std::tuple(a.n, a.k, a.rows) < std::tuple(b.n, b.k, b.rows);
-  });
+  std::sort(choices.begin(), choices.end(), kernels::IsBefore);
   std::FILE* file = std::fopen(path.c_str(), "w");
   if (file == nullptr) return false;
   fmt::print(file, "// Written by `op_driver tune`: {}, cuBLASLt {}.\n", device_name, library);

@@ -34,9 +34,8 @@ kinds() { "$driver" list --filter "$filter" | cut -d/ -f1 | sort -u; }
 
 # Every own kernel of the driver has a small case, so that the sanitizers see it. The probe belongs to the bench.
 coverage() {
-  cuobjdump --dump-elf-symbols "$driver" | awk '/STO_ENTRY/ {print $NF}' | grep -v ProbeKernel | sort -u > "$records/kernels.all"
-  "$driver" test --small --kernels "$records/kernels.run" && LC_ALL=C sort -u -o "$records/kernels.run" "$records/kernels.run" || return 1
-  LC_ALL=C sort -u -o "$records/kernels.all" "$records/kernels.all"
+  "$driver" test --small --kernels "$records/kernels.run" || return 1  # sorted by bytes
+  cuobjdump --dump-elf-symbols "$driver" | awk '/STO_ENTRY/ {print $NF}' | grep -v ProbeKernel | LC_ALL=C sort -u > "$records/kernels.all"
   echo "$(wc -l < "$records/kernels.all") kernels in the driver; without a small case:"
   LC_ALL=C comm -23 "$records/kernels.all" "$records/kernels.run" | tee "$records/kernels.missing"
   [ -s "$records/kernels.all" ] && [ ! -s "$records/kernels.missing" ]

@@ -1,17 +1,13 @@
 #include "kernels/gemm/gemm_table.h"
 
 #include <algorithm>
-#include <tuple>
 
 namespace lapidary::kernels {
 namespace {
 
 #include "kernels/gemm/gemm_table.inc"
 
-// By n, k, rows, each once; FindGemmChoice looks for rows of kGemmRows alone.
-constexpr bool IsBefore(const GemmChoice& a, const GemmChoice& b) {
-  return std::tuple(a.n, a.k, a.rows) < std::tuple(b.n, b.k, b.rows);
-}
+// FindGemmChoice looks for rows of kGemmRows alone.
 constexpr bool IsSorted() {
   for (size_t i = 1; i < kChoices.size(); ++i)
     if (!IsBefore(kChoices[i - 1], kChoices[i])) return false;

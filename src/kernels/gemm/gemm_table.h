@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <tuple>
 
 namespace lapidary::kernels {
 
@@ -23,16 +24,21 @@ struct GemmChoice {
   GemmAlgorithm algorithm = {};
 };
 
-// A product takes the entry of the least of these that is not below its rows. They lie at the
-// borders of the decode graphs' sizes: a step and the graph it is padded to take the same entry.
+// A product takes the entry of the least of these that is not below its rows. They are sizes of
+// decode graphs: a step of one row a sequence and the graph it is padded to take the same entry.
 inline constexpr std::array<int32_t, 14> kGemmRows{1,   8,   16,  32,   64,   80,   128,
                                                    160, 320, 512, 1024, 2048, 4096, 8192};
+
+// The table's order: by n, k, rows.
+constexpr bool IsBefore(const GemmChoice& a, const GemmChoice& b) {
+  return std::tuple(a.n, a.k, a.rows) < std::tuple(b.n, b.k, b.rows);
+}
 
 // An algorithm is one only for the library that it was measured with.
 struct GemmTable {
   size_t library_version = 0;  // cublasLtGetVersion
   int num_sms = 0;
-  std::span<const GemmChoice> choices;  // by n, k, rows
+  std::span<const GemmChoice> choices;  // each shape and number of rows once
 };
 const GemmTable& ShippedGemmTable();
 
