@@ -191,10 +191,17 @@ __device__ __forceinline__ uint32_t ClusterRank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// All threads of the cluster meet; shared memory written before is visible after.
+// All threads of the cluster meet, in two steps; shared memory written before the first is visible
+// after the second.
+__device__ __forceinline__ void ClusterArrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void ClusterWait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 __device__ __forceinline__ void ClusterBarrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+  ClusterArrive();
+  ClusterWait();
 }
 // The address of this block's shared memory in the block of `rank`.
 __device__ __forceinline__ uint32_t ClusterAddress(uint32_t shared, uint32_t rank) {
@@ -202,13 +209,14 @@ __device__ __forceinline__ uint32_t ClusterAddress(uint32_t shared, uint32_t ran
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
   return address;
 }
-__device__ __forceinline__ float4 LoadCluster4(uint32_t address) {
-  float4 v;
-  asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
+// Four floats to a block of the cluster; their bytes count for its mbarrier when they are there.
+__device__ __forceinline__ void SendCluster4(uint32_t address, float x, float y, float z, float w,
+                                             uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, "
+      "[%5];" ::"r"(address),
+      "f"(x), "f"(y), "f"(z), "f"(w), "r"(barrier)
+      : "memory");
 }
 __device__ __forceinline__ uint64_t LoadCluster8(uint32_t address) {
   uint64_t v;

@@ -108,6 +108,7 @@ void LaunchSwapGemm(const SwapGemmParams& p, Stream stream) {
   Require(p.n % 4 == 0 && p.k % 8 == 0 && p.out_stride % 4 == 0, name, "columns", p.n);
   if (p.num_rows == 0) return;
   Require(!p.gated || p.n % 128 == 0, name, "gates and ups", p.n);
+  Require(p.splits > 0 && 8 % p.splits == 0 && p.splits * 64 <= p.k + 63, name, "splits", p.splits);
   switch (SwapTile(p.num_rows)) {
     case 8:
       return LaunchDense<8>(p, stream);

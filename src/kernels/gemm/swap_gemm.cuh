@@ -1,7 +1,7 @@
 // The swap-AB kernel. One producer warp fills a ring of stages by TMA: 128 weight rows and kN input
 // rows, 64 of K each; two consumer warpgroups multiply 64 weight rows each by all input rows. The
-// result passes through shared memory, where the blocks of a cluster, which share K, are summed in
-// order.
+// result passes through shared memory. The blocks of a cluster share K: each sends every other one
+// the sums of that one's rows, and adds what it is sent in the order of the blocks.
 #ifndef LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
 #define LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
 
@@ -25,19 +25,27 @@ struct SwapConfig {
   // Two blocks share a multiprocessor, so that the next kernel's weights are under way while this
   // one ends.
   static constexpr int kBlocksPerSm = kN <= 80 ? 2 : 1;
-  static constexpr int kRingBytes = (kBlocksPerSm == 2 ? 110 : 210) * 1024;
+  // What a block of a cluster is sent. Where that is much it takes the ring's place, once all
+  // blocks are done with theirs.
+  static constexpr int kSentBytes = kMode == SwapMode::kDense ? kRows * kN * 4 : 0;
+  static constexpr bool kSentToRing = kN > 32;
+  static constexpr int kRingBytes =
+      (kBlocksPerSm == 2 ? 110 : 210) * 1024 - (kSentToRing ? 0 : kSentBytes);
   static constexpr int kStages = kRingBytes / kStageBytes < 8 ? kRingBytes / kStageBytes : 8;
+  static constexpr int kSent = kSentToRing ? 0 : kStages * kStageBytes;
   // Results: [kN][output rows] f32, padded so that a warp's stores hit 32 banks.
   static constexpr int kOutRows = kMode == SwapMode::kGateUp ? kRows / 2 : kRows;
   static constexpr int kOutStride = kOutRows + 4;
   static constexpr int kOutBytes = kN * kOutStride * 4;
-  static constexpr int kSharedBytes = kStages * kStageBytes + 1024;
-  static_assert(kOutBytes <= kStages * kStageBytes, "results reuse the ring");
+  static constexpr int kSharedBytes = kStages * kStageBytes + (kSentToRing ? 0 : kSentBytes) + 1024;
+  static_assert(kOutBytes <= kStages * kStageBytes && kSentBytes <= kStages * kStageBytes,
+                "results reuse the ring");
   static_assert(kStageBytes % 1024 == 0, "stages start at the border of a swizzle pattern");
 };
 
 struct SwapShared {
   unsigned long long full[8], empty[8];
+  unsigned long long sent;         // all sums of this block's rows have come
   unsigned long long results_out;  // the consumers no longer use the ring for an item's results
   int item_base[kMaxExperts + 1];  // first work item of each expert
 };
@@ -237,37 +245,107 @@ struct SwapKernel {
       }
   }
 
-  // Four columns of an output row, summed over the blocks of the cluster in their order.
-  static __device__ float4 ClusterSum(const SwapGemmParams& p, const float* out, int offset) {
-    if (kMode != SwapMode::kDense || p.splits == 1)
-      return *reinterpret_cast<const float4*>(out + offset);
-    const uint32_t address = SharedAddress(out + offset);
-    constexpr int kMaxSplits = 8;
-    float4 parts[kMaxSplits];
+  // Sends each block of the cluster its part of the sums: a block has 128 / splits weight rows, and
+  // a warp's 16 belong to one block. There they lie as [16 rows][sender][8 input rows][lane].
+  static __device__ void SendSums(const SwapGemmParams& p, const Accumulator& sums, uint32_t sent,
+                                  uint32_t barrier) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = 8 / p.splits;
+    const auto owner = static_cast<uint32_t>(warp / warps);
+    const uint32_t to =
+        ClusterAddress(sent, owner) + SentOffset(p, warp % warps, ClusterRank(), lane);
+    const uint32_t there = ClusterAddress(barrier, owner);
 #pragma unroll
-    for (int rank = 0; rank < kMaxSplits; ++rank)
-      parts[rank] = rank < p.splits
-                        ? LoadCluster4(ClusterAddress(address, static_cast<uint32_t>(rank)))
-                        : make_float4(0, 0, 0, 0);
-    float4 sum = parts[0];
+    for (int n = 0; n < kN / 8; ++n)
+      SendCluster4(to + n * 512, sums[4 * n], sums[4 * n + 1], sums[4 * n + 2], sums[4 * n + 3],
+                   there);
+  }
+  static __device__ uint32_t SentOffset(const SwapGemmParams& p, int rows16, uint32_t sender,
+                                        int lane) {
+    return (rows16 * p.splits + sender) * (kN / 8 * 512) + lane * 16;
+  }
+  // Sums and stores this block's rows. A lane has weight rows lane / 4 and eight on, input rows 2
+  // (lane % 4) and the next; with its neighbour's it makes two weight rows of one input row, which
+  // lie side by side in the output.
+  static __device__ void WriteSums(const SwapGemmParams& p, const SwapItem& item, uint32_t sent) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = 8 / p.splits;
+    const int rank = static_cast<int>(ClusterRank());
+    for (int i = warp; i < warps * (kN / 8); i += Config::kConsumers / 32) {
+      const int rows16 = i / (kN / 8), n = i % (kN / 8);
+      if (n * 8 >= item.num_rows) continue;
+      float4 parts[8];
 #pragma unroll
-    for (int rank = 1; rank < kMaxSplits; ++rank)
-      sum = make_float4(sum.x + parts[rank].x, sum.y + parts[rank].y, sum.z + parts[rank].z,
-                        sum.w + parts[rank].w);
-    return sum;
+      for (int sender = 0; sender < 8; ++sender)
+        if (sender < p.splits)
+          parts[sender] = LoadShared4(
+              sent + SentOffset(p, rows16, static_cast<uint32_t>(sender), lane) + n * 512);
+      float4 sum = parts[0];
+#pragma unroll
+      for (int sender = 1; sender < 8; ++sender)
+        if (sender < p.splits)
+          sum = make_float4(sum.x + parts[sender].x, sum.y + parts[sender].y,
+                            sum.z + parts[sender].z, sum.w + parts[sender].w);
+      const bool odd = lane / 4 % 2 != 0;
+      const int in_row = n * 8 + lane % 4 * 2 + (odd ? 1 : 0);
+      const int pair = lane / 8 * 2;  // of weight rows
+      const int block = rank * warps + rows16;
+      if (p.gated) {
+        const float2 v = Neighbours(GeluMul(sum.x, sum.z), GeluMul(sum.y, sum.w), odd);
+        StorePair(p, item, in_row, item.tile * 64 + block * 8 + pair, v);
+      } else {
+        const int column = item.tile * Config::kRows + block * 16 + pair;
+        const float2 low = Neighbours(sum.x, sum.y, odd), high = Neighbours(sum.z, sum.w, odd);
+        FinishPair(p, item, in_row, column, low);
+        FinishPair(p, item, in_row, column + 8, high);
+      }
+    }
+  }
+  // A lane of an even weight row has (first, second) input row of it, the lane four on those of the
+  // next weight row. The even one gets both weight rows of the first input row, the odd one those
+  // of the second.
+  static __device__ float2 Neighbours(float first, float second, bool odd) {
+    const float other = __shfl_xor_sync(kFullWarp, odd ? first : second, 4);
+    return odd ? make_float2(other, second) : make_float2(first, other);
+  }
+  static __device__ void FinishPair(const SwapGemmParams& p, const SwapItem& item, int in_row,
+                                    int column, float2 v) {
+    if (in_row >= item.num_rows || column >= p.n) return;
+    if (p.up != nullptr) {
+      const auto up =
+          *reinterpret_cast<const uint32_t*>(p.up + int64_t{in_row} * p.up_stride + column);
+      v = make_float2(GeluMul(v.x, LowHalf(up)), GeluMul(v.y, HighHalf(up)));
+    } else if (p.cap > 0) {
+      v = make_float2(SoftCap(p, v.x), SoftCap(p, v.y));
+    }
+    StorePair(p, item, in_row, column, v);
+  }
+  static __device__ void StorePair(const SwapGemmParams& p, const SwapItem& item, int in_row,
+                                   int column, const float2& v) {
+    if (in_row >= item.num_rows || column >= (p.gated ? p.n / 2 : p.n)) return;
+    const int64_t at = int64_t{in_row} * p.out_stride + column;
+    if (p.out_f32)
+      *reinterpret_cast<float2*>(static_cast<float*>(p.out) + at) = v;
+    else
+      *reinterpret_cast<uint32_t*>(static_cast<Bf16*>(p.out) + at) = PackBf16(v.x, v.y);
   }
 
-  // Sums of four columns become the output's: gelu(gate) * up, of sums rounded as they would be
-  // without this, or the soft cap.
+  // gelu(gate) * up, of sums rounded as they would be without this.
+  static __device__ float GeluMul(float gate, float up) {
+    return GeluTanh(RoundedBf16(gate)) * RoundedBf16(up);
+  }
+  static __device__ float SoftCap(const SwapGemmParams& p, float x) {
+    return p.cap * tanhf(x / p.cap);
+  }
+  // Four columns of a product that is not split, as they are stored.
   static __device__ float4 Finish(const SwapGemmParams& p, const float* out, int in_row, int column,
                                   int out_column) {
     const float* row = out + in_row * Config::kOutStride;
     if (kMode == SwapMode::kDense && p.gated) {
       // Eight gates, then their eight ups.
-      const int gate = column / 8 * 16 + column % 8;
-      return GeluMul4(ClusterSum(p, row, gate), ClusterSum(p, row, gate + 8));
+      const int at = column / 8 * 16 + column % 8;
+      return GeluMul4(*reinterpret_cast<const float4*>(row + at),
+                      *reinterpret_cast<const float4*>(row + at + 8));
     }
-    const float4 v = ClusterSum(p, row, column);
+    const float4 v = *reinterpret_cast<const float4*>(row + column);
     if (kMode != SwapMode::kDense) return v;
     if (p.up != nullptr) {
       const uint2 up =
@@ -275,28 +353,22 @@ struct SwapKernel {
       return GeluMul4(v, make_float4(LowHalf(up.x), HighHalf(up.x), LowHalf(up.y), HighHalf(up.y)));
     }
     if (p.cap > 0)
-      return make_float4(p.cap * tanhf(v.x / p.cap), p.cap * tanhf(v.y / p.cap),
-                         p.cap * tanhf(v.z / p.cap), p.cap * tanhf(v.w / p.cap));
+      return make_float4(SoftCap(p, v.x), SoftCap(p, v.y), SoftCap(p, v.z), SoftCap(p, v.w));
     return v;
   }
   static __device__ float4 GeluMul4(const float4& gate, const float4& up) {
-    return make_float4(GeluTanh(RoundedBf16(gate.x)) * RoundedBf16(up.x),
-                       GeluTanh(RoundedBf16(gate.y)) * RoundedBf16(up.y),
-                       GeluTanh(RoundedBf16(gate.z)) * RoundedBf16(up.z),
-                       GeluTanh(RoundedBf16(gate.w)) * RoundedBf16(up.w));
+    return make_float4(GeluMul(gate.x, up.x), GeluMul(gate.y, up.y), GeluMul(gate.z, up.z),
+                       GeluMul(gate.w, up.w));
   }
 
-  // Of a cluster's blocks each writes every splits-th row, from `rank` on.
-  static __device__ void WriteOut(const SwapGemmParams& p, const SwapItem& item, const float* out,
-                                  int rank) {
+  static __device__ void WriteOut(const SwapGemmParams& p, const SwapItem& item, const float* out) {
     const bool gated = kMode == SwapMode::kDense && p.gated;
     const unsigned vector_bits = OutRows(p) == 64 ? 4 : 5;  // four columns each
     const int columns = gated ? p.n / 2 : p.n;
-    const int step = kMode == SwapMode::kDense ? p.splits : 1;
     const bool f32 = kMode == SwapMode::kDown || (kMode == SwapMode::kDense && p.out_f32);
     for (unsigned i = threadIdx.x; i < static_cast<unsigned>(kN) << vector_bits;
          i += Config::kConsumers) {
-      const int in_row = static_cast<int>(i >> vector_bits) * step + rank,
+      const int in_row = static_cast<int>(i >> vector_bits),
                 column = static_cast<int>(i & ((1u << vector_bits) - 1)) * 4;
       if (in_row >= item.num_rows) break;
       const int out_column = item.tile * OutRows(p) + column;
@@ -311,7 +383,7 @@ struct SwapKernel {
     }
   }
 
-  static __device__ void Consume(const SwapGemmParams& p, const SwapShared& shared, Ring ring,
+  static __device__ void Consume(const SwapGemmParams& p, SwapShared& shared, Ring ring,
                                  float* out) {
     const int group = threadIdx.x / 128;
     for (int index = static_cast<int>(blockIdx.x);
@@ -320,11 +392,23 @@ struct SwapKernel {
       const SwapItem item = Item(p, shared, index);
       Accumulator sums;
       Multiply(item, sums, ring, group);
+      if constexpr (kMode == SwapMode::kDense) {
+        // The producer waited for the kernel before; here is written what that one may still read.
+        GridDependencyWait();
+        if (p.splits > 1) {
+          const uint32_t sent = ring.stages + Config::kSent, barrier = SharedAddress(&shared.sent);
+          ClusterWait();                              // the others have begun
+          if (Config::kSentToRing) ClusterBarrier();  // and are done with their rings
+          SendSums(p, sums, sent, barrier);
+          MbarrierWait(barrier, 0);
+          return WriteSums(p, item, sent);
+        }
+      }
       NamedBarrier(1, Config::kConsumers);  // both groups have read their last stage
       StoreSums(sums, out, group);
-      if (kMode == SwapMode::kDense) return;
       NamedBarrier(1, Config::kConsumers);
-      WriteOut(p, item, out, 0);
+      WriteOut(p, item, out);
+      if (kMode == SwapMode::kDense) return;
       FenceProxyAsync();  // results were ordinary writes, the next stage is TMA's
       __syncwarp();
       if (threadIdx.x % 32 == 0) MbarrierArrive(SharedAddress(&shared.results_out));
@@ -349,7 +433,9 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
       MbarrierInit(ring.empty + i * 8, 2);
     }
     MbarrierInit(SharedAddress(&shared.results_out), Config::kConsumers / 32);
+    MbarrierInit(SharedAddress(&shared.sent), 1);
     MbarrierInitFence();
+    MbarrierArriveExpect(SharedAddress(&shared.sent), Config::kSentBytes);
   }
   GridDependencyLaunch();
   if constexpr (Config::kMode != SwapMode::kDense) {
@@ -357,20 +443,17 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     Kernel::ScanExperts(p, shared);
   } else {
     __syncthreads();
+    if (p.splits > 1) ClusterArrive();
   }
-  if (threadIdx.x >= Config::kConsumers)
-    Kernel::Produce(p, shared, ring);
-  else
+  if (threadIdx.x < Config::kConsumers) {
     Kernel::Consume(p, shared, ring, out);
-  if constexpr (Config::kMode == SwapMode::kDense) {
-    // The producer waited for the kernel before; consumers write what that kernel may still read.
-    GridDependencyWait();
-    __syncthreads();
-    const SwapItem item = Kernel::Item(p, shared, 0);
-    const int rank = p.splits > 1 ? static_cast<int>(ClusterRank()) : 0;
-    if (p.splits > 1) ClusterBarrier();
-    if (threadIdx.x < Config::kConsumers) Kernel::WriteOut(p, item, out, rank);
-    if (p.splits > 1) ClusterBarrier();  // nobody leaves while its results are read
+  } else {
+    Kernel::Produce(p, shared, ring);
+    if (Config::kMode == SwapMode::kDense && p.splits > 1) {
+      __syncwarp();
+      ClusterWait();
+      if (Config::kSentToRing) ClusterBarrier();
+    }
   }
 }
 

@@ -22,7 +22,7 @@ struct SwapGemmParams {
   void* out = nullptr;
   int64_t out_stride = 0;
   bool out_f32 = false;
-  int splits = 1;  // of K, one block of a cluster each, summed in their order
+  int splits = 1;  // of K: 1, 2, 4 or 8, one block of a cluster each, summed in their order
   // What becomes of a dense product before it is stored, one of:
   bool gated = false;        // weight_map of MakeGateUpMap: gelu_tanh(gate) * up, n / 2 columns
   const Bf16* up = nullptr;  // [T,N] gelu_tanh(product) * up
