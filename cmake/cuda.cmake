@@ -30,7 +30,7 @@ function(lapidary_cuda)
   get_target_property(flags lapidary_kernels COMPILE_OPTIONS)
   set_property(TARGET lapidary_kernels PROPERTY COMPILE_OPTIONS
     "$<$<COMPILE_LANGUAGE:CXX>:${flags}>"
-    "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v;--Werror=all-warnings;-lineinfo;-Xcompiler=-Wall,-Wextra,-Werror>")
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v;--compress-mode=size;--Werror=all-warnings;-lineinfo;-Xcompiler=-Wall,-Wextra,-Werror>")
 
   if(LAPIDARY_KERNEL_STRESS)
     target_compile_definitions(lapidary_kernels PRIVATE LAPIDARY_KERNEL_STRESS)

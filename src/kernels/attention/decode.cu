@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/attention/decode.cuh"
+#include "kernels/attention/decode_window.cuh"
 #include "kernels/common/launch.cuh"
 
 namespace lapidary::kernels {
@@ -34,6 +35,20 @@ int BlockUnits(const DecodeAttentionParams& p) {
   // A run has equal pages, so it may have more than its share of short units: a whole item at most.
   return static_cast<int>(std::min<int64_t>(2 * ItemUnits(p), units));
 }
+// Units of an item of a sliding layer, at most.
+int WindowUnits(const DecodeAttentionParams& p) {
+  const int pages = (p.window + p.max_sequence_rows + kPageTokens - 3) / kPageTokens + 1;
+  return (pages - 2 + SlidingSplit(p.window)) / SlidingSplit(p.window) + 1;
+}
+// Blocks that an item of a sliding layer has to itself; 0: there are more items than blocks fit
+// beside one another, and the persistent kernel shares them out better.
+int WindowBlocks(const DecodeAttentionParams& p) {
+  if (p.window == 0 || p.kv.head_dim != 256 || p.max_sequence_rows > 31) return 0;
+  const int sequences = (p.rows.num_rows + p.max_sequence_rows - 1) / p.max_sequence_rows;
+  const int tiles = (p.max_sequence_rows * Group(p) + TileRows(p) - 1) / TileRows(p);
+  const int items = sequences * tiles * p.kv.num_kv_heads, places = NumSms();
+  return items > places ? 0 : std::min({places / items, WindowUnits(p), 8});
+}
 int64_t UnitFloats(const DecodeAttentionParams& p) {
   return int64_t{PartialRows(p)} * (p.kv.head_dim + 2);
 }
@@ -54,6 +69,17 @@ void LaunchFor(const DecodeAttentionParams& p, Stream stream) {
   const int parts = (PartialRows(p) * (kHeadDim / 4) + kCombineThreads - 1) / kCombineThreads;
   Launch("DecodeCombine", DecodeCombineKernel<kHeadDim>,
          {dim3(static_cast<unsigned>(NumSms()), static_cast<unsigned>(parts)), kCombineThreads},
+         stream, p);
+}
+
+template <int kRowTiles>
+void LaunchWindow(const DecodeAttentionParams& p, int blocks, Stream stream) {
+  using Config = DecodeConfig<256, kRowTiles, false, true>;
+  const int tiles = (p.max_sequence_rows * Group(p) + Config::kRows - 1) / Config::kRows;
+  Launch("WindowDecode", WindowDecodeKernel<Config>,
+         {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(p.kv.num_kv_heads * tiles),
+               static_cast<unsigned>(p.rows.num_rows)),
+          Config::kThreads, Config::kSharedBytes, static_cast<unsigned>(blocks)},
          stream, p);
 }
 
@@ -91,6 +117,8 @@ int DecodeStageKeys(const DecodeAttentionParams& p) {
 }
 
 int64_t DecodeScratchBytes(const DecodeAttentionParams& p) {
+  if (WindowBlocks(p) > 0)
+    return int64_t{WindowUnits(p)} * p.rows.num_rows * p.num_heads * (p.kv.head_dim + 2) * 4;
   return int64_t{NumSms()} *
          (int64_t{BlockUnits(p)} * UnitFloats(p) * 4 + static_cast<int64_t>(sizeof(DecodeBorder)));
 }
@@ -106,6 +134,12 @@ void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream) {
   Require(p.kv.slab_bytes % unit == 0 && p.kv.page_bytes % unit == 0 && p.kv.offset % unit == 0,
           kName, "page bytes", p.kv.page_bytes);
   if (p.rows.num_rows == 0) return;
+  if (const int blocks = WindowBlocks(p); blocks > 0) {
+    p.partials = static_cast<float*>(p.scratch);
+    p.block_units = WindowUnits(p);
+    if (TileRows(p) == kOneTileRows) return LaunchWindow<1>(p, blocks, stream);
+    return LaunchWindow<2>(p, blocks, stream);
+  }
   p.partial_rows = PartialRows(p);
   p.block_units = BlockUnits(p);
   p.partials = static_cast<float*>(p.scratch);

@@ -36,11 +36,66 @@ __device__ __forceinline__ float Normaliser(float sum) {
   return sum > 0 ? 1.0f / sum : (sum == 0 ? 0.0f : sum);
 }
 
+// A unit of an item in scratch: O [rows,Dh] and (max, sum) [rows], rows packed.
+struct Partial {
+  float *o, *max_sum;
+};
+// Of a block of the persistent kernel.
+__device__ __forceinline__ Partial BlockPartial(const DecodeAttentionParams& p, int block, int unit,
+                                                int head_dim) {
+  float* o = p.partials + (int64_t{block} * p.block_units + unit) * p.partial_rows * (head_dim + 2);
+  return {o, o + p.partial_rows * head_dim};
+}
+
+// Four columns of packed row r of an item from its units, `unit(i)` the Partial of each, left to
+// right.
+template <int kHeadDim, typename Unit>
+__device__ __forceinline__ float4 MergeUnits(int num_units, int r, int column, Unit unit) {
+  constexpr int kAhead = 8;
+  float4 o[kAhead], merged = make_float4(0, 0, 0, 0);
+  float2 max_sum[kAhead];
+  float max = -INFINITY, sum = 0;
+  for (int first = 0; first < num_units; first += kAhead) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= num_units) break;
+      const Partial from = unit(first + i);
+      o[i] = *reinterpret_cast<const float4*>(from.o + r * kHeadDim + column);
+      max_sum[i] = *reinterpret_cast<const float2*>(from.max_sum + 2 * r);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= num_units) break;
+      if (first + i == 0) {
+        merged = o[i], max = max_sum[i].x, sum = max_sum[i].y;
+        continue;
+      }
+      const MergeScales scales = Scales(max, max_sum[i].x);
+      max = scales.max;
+      sum = Merged(scales, sum, max_sum[i].y);
+      merged = make_float4(Merged(scales, merged.x, o[i].x), Merged(scales, merged.y, o[i].y),
+                           Merged(scales, merged.z, o[i].z), Merged(scales, merged.w, o[i].w));
+    }
+  }
+  const float factor = Normaliser(sum);
+  return make_float4(merged.x * factor, merged.y * factor, merged.z * factor, merged.w * factor);
+}
+// Where column 0 of packed row `packed` of a sequence goes.
+__device__ __forceinline__ Bf16* OutOf(const DecodeAttentionParams& p, int first_row, int packed,
+                                       int kv_head, int head_dim) {
+  const int group = p.num_heads / p.kv.num_kv_heads;
+  return p.out + int64_t{first_row + packed / group} * p.out_stride +
+         int64_t{kv_head * group + packed % group} * head_dim;
+}
+__device__ __forceinline__ void StoreFour(Bf16* out, const float4& v) {
+  *reinterpret_cast<uint2*>(out) = make_uint2(PackBf16(v.x, v.y), PackBf16(v.z, v.w));
+}
+
 template <typename Config>
 struct DecodeKernel {
-  static constexpr int kRowTiles = Config::kRowTiles, kColumnTiles = Config::kColumnTiles;
+  static constexpr int kRowTiles = Config::kRowTiles, kColumnTiles = Config::kColumnTiles,
+                       kPages = Config::kPages;
   using Shared = DecodeShared<Config>;
-  using Walk = DecodeWalk<Config>;
 
   // Rows lane/4 and lane/4 + 8 of each row tile: what a thread of an MMA holds.
   struct State {
@@ -123,48 +178,57 @@ struct DecodeKernel {
     }
   };
 
+  template <typename Walk>
   static __device__ void Produce(const DecodeAttentionParams& p, Walk walk, Ring ring) {
     const int lane = threadIdx.x % 32;
-    const uint64_t policy = kEvictFirst;
     int loaded_sequence = -1, loaded_item = -1;
     ItemKeys keys;
     const int32_t* table = nullptr;
     for (; !walk.Done(); walk.Next()) {
       if (walk.sequence != loaded_sequence || walk.item != loaded_item) {
-        keys = LoadKeys(walk);
+        keys = LoadKeys<Config>(walk);
         table = p.rows.page_table + int64_t{p.rows.slots[walk.s.first_row]} * p.rows.table_stride;
         loaded_sequence = walk.sequence, loaded_item = walk.item;
       }
-      const UnitRange range = RangeOf(walk, keys);
-      for (int base = range.first_page; base <= range.last_page; base += 32) {
+      const UnitRange range = RangeOf<Config>(walk, keys);
+      // Up to 32 pages at a time, of which the lanes know where they lie.
+      for (int base = range.first_page; base <= range.last_page; base += 32 - base % kPages) {
         const int my_page = base + lane <= range.last_page ? table[base + lane] : 0;
-        for (int i = 0; i < 32 && base + i <= range.last_page; ++i) {
-          const int page = __shfl_sync(kFullWarp, my_page, i);
-          const int64_t bytes = PageOffset(p.kv, page) + walk.kv_head() * KvHeadBytes(p.kv);
-          const int first =
-              static_cast<int>(bytes / (Config::kFolded ? kFoldedUnitBytes : 2 * Config::kHeadDim));
-          // K, then V right behind it; or both at once.
-          for (int key = 0; key < (Config::kFolded ? 1 : 2) * kPageTokens;
-               key += Config::kStageKeys) {
-            MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
-            if (lane == 0) {
-              MbarrierArriveExpect(ring.full_barrier(), Config::kStageBytes);
-              if constexpr (Config::kFolded)
-                TmaLoad4d(ring.data(), &p.kv_map, 0, key, 0, first, ring.full_barrier(), policy);
-              else
-                TmaLoad3d(ring.data(), &p.kv_map, 0, first + key, 0, ring.full_barrier(), policy);
-            }
-            __syncwarp();
-            ring.Advance();
-          }
+        const int count = min(32 - base % kPages, range.last_page - base + 1);
+        for (int i = 0; i < count; i += kPages - (base + i) % kPages) {
+          // The keys of all pages, then their values; or both at once.
+          for (int half = 0; half < (Config::kFolded ? 1 : 2); ++half)
+            for (int q = (base + i) % kPages, j = i; q < kPages && j < count; ++q, ++j)
+              LoadTile(p, __shfl_sync(kFullWarp, my_page, j), walk.kv_head(), half, ring);
         }
       }
+    }
+  }
+  // The keys of a page, or its values; or both.
+  static __device__ void LoadTile(const DecodeAttentionParams& p, int page, int kv_head, int half,
+                                  Ring& ring) {
+    const int64_t bytes = PageOffset(p.kv, page) + kv_head * KvHeadBytes(p.kv);
+    const int first =
+        static_cast<int>(bytes / (Config::kFolded ? kFoldedUnitBytes : 2 * Config::kHeadDim)) +
+        half * kPageTokens;
+    for (int key = 0; key < kPageTokens; key += Config::kStageKeys) {
+      MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
+      if (threadIdx.x % 32 == 0) {
+        MbarrierArriveExpect(ring.full_barrier(), Config::kStageBytes);
+        if constexpr (Config::kFolded)
+          TmaLoad4d(ring.data(), &p.kv_map, 0, key, 0, first, ring.full_barrier(), kEvictFirst);
+        else
+          TmaLoad3d(ring.data(), &p.kv_map, 0, first + key, 0, ring.full_barrier(), kEvictFirst);
+      }
+      __syncwarp();
+      ring.Advance();
     }
   }
 
   static __device__ void ConsumerBarrier() { NamedBarrier(1, Config::kConsumers); }
 
   // Packed row r of a tile is query row r / group, head r % group of the KV head.
+  template <typename Walk>
   static __device__ void LoadQ(const DecodeAttentionParams& p, const Walk& walk,
                                uint32_t q_shared) {
     constexpr int kChunks = Config::kHeadDim / 8;
@@ -193,33 +257,41 @@ struct DecodeKernel {
            Swizzle128(key, chunk % 8);
   }
 
-  // Scores of this warp's eight keys, in units of log2.
-  static __device__ void Scores(float (&s)[kRowTiles][4], uint32_t q_shared, uint32_t keys,
-                                int warp) {
+  using Scores = float[kRowTiles][kPages][4];
+
+  // Scores of this warp's eight keys of each page, whose tiles lie at `keys`, in units of log2.
+  static __device__ void Multiply(Scores& s, uint32_t q_shared, const uint32_t (&keys)[kPages],
+                                  int warp) {
     const int lane = threadIdx.x % 32;
     const int key = warp * 8 % Config::kStageKeys + lane % 8;
     const int q_row = lane % 16, q_chunk = lane / 16;
-    float sums[kRowTiles][2][4] = {};  // two chains, because an MMA waits for the one before it
+    float sums[kRowTiles][kPages][2][4] = {};  // two chains: an MMA waits for the one before it
 #pragma unroll
     for (int block = 0; block < Config::kHeadDim / 32; ++block) {
-      uint32_t k[4];
-      LoadMatrix4(k, keys + StageOffset(key, block * 4 + lane / 8));
+      uint32_t k[kPages][4];
+#pragma unroll
+      for (int q = 0; q < kPages; ++q)
+        LoadMatrix4(k[q], keys[q] + StageOffset(key, block * 4 + lane / 8));
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int chunk = block * 4 + half * 2 + q_chunk;
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-          uint32_t q[4];
-          LoadMatrix4(q, q_shared + chunk / 8 * (Config::kRows * 128) +
-                             Swizzle128(m * 16 + q_row, chunk % 8));
-          Mma16816(sums[m][half], q, k[2 * half], k[2 * half + 1]);
+          uint32_t query[4];
+          LoadMatrix4(query, q_shared + chunk / 8 * (Config::kRows * 128) +
+                                 Swizzle128(m * 16 + q_row, chunk % 8));
+#pragma unroll
+          for (int q = 0; q < kPages; ++q)
+            Mma16816(sums[m][q][half], query, k[q][2 * half], k[q][2 * half + 1]);
         }
       }
     }
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) s[m][i] = (sums[m][0][i] + sums[m][1][i]) * kLog2E;
+      for (int q = 0; q < kPages; ++q)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[m][q][i] = (sums[m][q][0][i] + sums[m][q][1][i]) * kLog2E;
   }
 
   static __device__ void ReleaseStage(Ring& ring) {
@@ -273,6 +345,9 @@ struct DecodeKernel {
     FenceProxyAsync();  // before the stage goes back to TMA
   }
 
+  static __device__ void SkipTile(Ring& ring) {
+    for (int part = 0; part < Config::kTileStages; ++part) ring.Advance();
+  }
   static __device__ void ReleaseTile(Ring& ring) {
     for (int part = 0; part < Config::kTileStages; ++part) ReleaseStage(ring);
   }
@@ -283,21 +358,25 @@ struct DecodeKernel {
     }
   }
 
-  // Softmax of one page: state.max, state.sum and state.o move to the new maximum, P goes to shared
-  // memory. state.sum is this thread's share of the row. Between its two barriers lies all that the
-  // warps exchange. Maxima are rounded up to whole powers of two: what a weight is rounded to does
-  // not depend on the maximum then, and moving to a new one rounds nothing.
-  static __device__ void Softmax(State& state, const float (&s)[kRowTiles][4], Shared& shared,
-                                 uint32_t p_shared, int warp) {
+  // Softmax of the pages: state.max, state.sum and state.o move to the new maximum, P goes to
+  // shared memory. state.sum is this thread's share of the row. Between its barrier and the next
+  // lies all that the warps exchange. Maxima are rounded up to whole powers of two: what a weight
+  // is rounded to does not depend on the maximum then, and moving to a new one rounds nothing.
+  static __device__ void Softmax(State& state, const Scores& s, Shared& shared, uint32_t p_shared,
+                                 int warp) {
     const int lane = threadIdx.x % 32, row = lane / 4;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        float largest = fmaxf(s[m][2 * i], s[m][2 * i + 1]);
+        float largest = -INFINITY;
+#pragma unroll
+        for (int q = 0; q < kPages; ++q)
+          largest = fmaxf(largest, fmaxf(s[m][q][2 * i], s[m][q][2 * i + 1]));
         largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
-        if (lane % 4 == 0) shared.max[warp][m * 16 + i * 8 + row] = largest;
+        if (lane % 4 == 0)
+          reinterpret_cast<float*>(shared.max[m * 16 + i * 8 + row])[warp] = largest;
       }
     ConsumerBarrier();
 #pragma unroll
@@ -307,21 +386,29 @@ struct DecodeKernel {
         const int r = m * 16 + i * 8 + row;
         float largest = state.max[m][i];
 #pragma unroll
-        for (int w = 0; w < Config::kConsumerWarps; ++w)
-          largest = fmaxf(largest, ceilf(shared.max[w][r]));
+        for (int w = 0; w < Config::kConsumerWarps / 4; ++w) {
+          const float4 of = shared.max[r][w];
+          largest = fmaxf(largest, ceilf(fmaxf(fmaxf(of.x, of.y), fmaxf(of.z, of.w))));
+        }
         const float base = largest == -INFINITY ? 0.0f : largest;
         const float scale = Exp2(state.max[m][i] - base);
         state.max[m][i] = largest;
-        const uint32_t pair = PackBf16(Exp2(s[m][2 * i] - base), Exp2(s[m][2 * i + 1] - base));
-        // The sum is of the rounded weights, so that rounding one key's weight does not make all of
-        // them add up to more or less than 1.
-        state.sum[m][i] = state.sum[m][i] * scale + (LowHalf(pair) + HighHalf(pair));
+        state.sum[m][i] *= scale;
+#pragma unroll
+        for (int q = 0; q < kPages; ++q) {
+          const uint32_t pair =
+              PackBf16(Exp2(s[m][q][2 * i] - base), Exp2(s[m][q][2 * i + 1] - base));
+          // The sum is of the rounded weights, so that rounding one key's weight does not make all
+          // of them add up to more or less than 1.
+          state.sum[m][i] += LowHalf(pair) + HighHalf(pair);
+          asm volatile("st.shared.u32 [%0], %1;" ::"r"(p_shared + q * Config::kPBytes +
+                                                       Swizzle128(r, warp) + lane % 4 * 4),
+                       "r"(pair)
+                       : "memory");
+        }
 #pragma unroll
         for (int n = 0; n < kColumnTiles; ++n)
           state.o[m][n][2 * i] *= scale, state.o[m][n][2 * i + 1] *= scale;
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(p_shared + Swizzle128(r, warp) + lane % 4 * 4),
-                     "r"(pair)
-                     : "memory");
       }
   }
 
@@ -335,7 +422,7 @@ struct DecodeKernel {
         float sum = state.sum[m][i];
         sum += __shfl_xor_sync(kFullWarp, sum, 1);
         sum += __shfl_xor_sync(kFullWarp, sum, 2);
-        if (lane % 4 == 0) shared.sum[warp][m * 16 + i * 8 + row] = sum;
+        if (lane % 4 == 0) reinterpret_cast<float*>(shared.sum[m * 16 + i * 8 + row])[warp] = sum;
       }
     ConsumerBarrier();
 #pragma unroll
@@ -344,66 +431,89 @@ struct DecodeKernel {
       for (int i = 0; i < 2; ++i) {
         float sum = 0;
 #pragma unroll
-        for (int w = 0; w < Config::kConsumerWarps; ++w) sum += shared.sum[w][m * 16 + i * 8 + row];
+        for (int w = 0; w < Config::kConsumerWarps / 4; ++w) {
+          const float4 of = shared.sum[m * 16 + i * 8 + row][w];
+          sum = sum + of.x + of.y + of.z + of.w;
+        }
         state.sum[m][i] = sum;
       }
     ConsumerBarrier();  // a unit without pages would overwrite what others still read
   }
 
-  struct RowRange {
-    int begin[kRowTiles][2], end[kRowTiles][2];
-  };
-  static __device__ RowRange LoadRows(const DecodeAttentionParams& p, const Walk& walk) {
-    RowRange range;
+  // Where each packed row's keys end; all consumers see it after a barrier.
+  template <typename Walk>
+  static __device__ void LoadEnds(const DecodeAttentionParams& p, const Walk& walk,
+                                  Shared& shared) {
+    if (threadIdx.x >= Config::kRows) return;
     const int group = p.num_heads / p.kv.num_kv_heads;
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int row = (walk.tile() * Config::kRows + m * 16 + i * 8 +
-                         static_cast<int>(threadIdx.x) % 32 / 4) /
-                        group;
-        range.end[m][i] = row < walk.s.num_rows ? p.rows.key_ends[walk.s.first_row + row] : 0;
-        if constexpr (!Config::kFolded) range.begin[m][i] = KeyBegin(range.end[m][i], p.window);
-      }
-    return range;
+    const int row = (walk.tile() * Config::kRows + static_cast<int>(threadIdx.x)) / group;
+    shared.ends[threadIdx.x] = row < walk.s.num_rows ? p.rows.key_ends[walk.s.first_row + row] : 0;
   }
 
-  // What a unit needs to know of its item.
-  struct Item {
-    ItemKeys keys;
-    RowRange rows;
+  // Of the pages from `first` on, those in the unit: how many, and how many come before them.
+  struct Present {
+    int skipped, count;
   };
+  static __device__ Present PresentOf(const UnitRange& range, int first) {
+    if constexpr (kPages == 1) return {0, 1};
+    const int skipped = max(range.first_page - first, 0);
+    return {skipped, min(range.last_page - first + 1, kPages) - skipped};
+  }
 
-  static __device__ void RunUnit(const Walk& walk, const Item& item, State& state, Ring& ring,
-                                 Shared& shared, uint32_t q_shared, uint32_t p_shared) {
+  template <typename Walk>
+  static __device__ void RunUnit(const Walk& walk, const ItemKeys& item_keys, State& state,
+                                 Ring& ring, Shared& shared, uint32_t q_shared, uint32_t p_shared) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const UnitRange range = RangeOf(walk, item.keys);
-    const RowRange& rows = item.rows;
+    const UnitRange range = RangeOf<Config>(walk, item_keys);
     state.Clear();
-    for (int page = range.first_page; page <= range.last_page; ++page) {
-      float s[kRowTiles][4];
-      WaitTile(ring);
-      Ring keys = ring;
-      for (int part = 0; part < warp * 8 / Config::kStageKeys; ++part) keys.Advance();
-      Scores(s, q_shared, keys.data(), warp);
-      if constexpr (!Config::kFolded) ReleaseTile(ring);
-      const int position = page * kPageTokens + warp * 8 + lane % 4 * 2;
+    for (int first = range.first_page / kPages * kPages; first <= range.last_page;
+         first += kPages) {
+      const Present present = PresentOf(range, first);
+      // A page that is not in the unit shows another one's keys; they are masked.
+      uint32_t keys[kPages];
+      Ring tile = ring;
 #pragma unroll
-      for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int key = position + i % 2;
-          const bool begun = Config::kFolded || key >= rows.begin[m][i / 2];
-          if (!begun || key >= rows.end[m][i / 2]) s[m][i] = -INFINITY;
+      for (int q = 0; q < kPages; ++q) {
+        if (q < present.count) {
+          WaitTile(tile);
+          Ring mine = tile;
+          for (int part = 0; part < warp * 8 / Config::kStageKeys; ++part) mine.Advance();
+          keys[q] = mine.data();
+          SkipTile(tile);
+        } else {
+          keys[q] = keys[0];
         }
+      }
+      if (kPages == 2 && present.skipped > 0) keys[kPages - 1] = keys[0];
+      Scores s;
+      Multiply(s, q_shared, keys, warp);
+      if constexpr (!Config::kFolded)  // folded, they are values too
+        for (int q = 0; q < present.count; ++q) ReleaseTile(ring);
+#pragma unroll
+      for (int q = 0; q < kPages; ++q) {
+        const int position = (first + q) * kPageTokens + warp * 8 + lane % 4 * 2;
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int key = position + i % 2;
+            const int end = shared.ends[m * 16 + i / 2 * 8 + lane / 4];
+            const bool begun = Config::kFolded || key >= KeyBegin(end, walk.p.window);
+            if (!begun || key >= end) s[m][q][i] = -INFINITY;
+          }
+      }
       Softmax(state, s, shared, p_shared, warp);
-      if constexpr (!Config::kFolded) WaitTile(ring);
-      const int begin = item.keys.begin - page * kPageTokens,
-                end = item.keys.end - page * kPageTokens;
-      if (begin > 0 || end < kPageTokens) ZeroValues(ring, begin, end);
+      tile = ring;
+      for (int q = 0; q < present.count; ++q) {
+        if constexpr (!Config::kFolded) WaitTile(tile);
+        const int page = (first + present.skipped + q) * kPageTokens;
+        const int begin = Config::kFolded ? 0 : item_keys.begin - page, end = item_keys.end - page;
+        if (begin > 0 || end < kPageTokens) ZeroValues(tile, begin, end);
+        SkipTile(tile);
+      }
       ConsumerBarrier();
-      AddValues(state, p_shared, ring, warp);
+      for (int q = 0; q < present.count; ++q)
+        AddValues(state, p_shared + (present.skipped + q) * Config::kPBytes, ring, warp);
     }
     SumRows(state, shared, warp);
   }
@@ -428,32 +538,28 @@ struct DecodeKernel {
       }
   }
 
+  template <typename Walk>
   static __device__ int TileRows(const DecodeAttentionParams& p, const Walk& walk) {
     const int group = p.num_heads / p.kv.num_kv_heads;
     return min(Config::kRows, walk.s.num_rows * group - walk.tile() * Config::kRows);
   }
 
+  template <typename Walk>
   static __device__ void WriteOut(const DecodeAttentionParams& p, const Walk& walk, State& state) {
-    const int group = p.num_heads / p.kv.num_kv_heads;
     ForEachPair(state, TileRows(p, walk), [&](int r, int column, float sum, float low, float high) {
-      const int packed = walk.tile() * Config::kRows + r;
-      Bf16* out = p.out + int64_t{walk.s.first_row + packed / group} * p.out_stride +
-                  int64_t{walk.kv_head() * group + packed % group} * Config::kHeadDim + column;
+      Bf16* out = OutOf(p, walk.s.first_row, walk.tile() * Config::kRows + r, walk.kv_head(),
+                        Config::kHeadDim) +
+                  column;
       const float factor = Normaliser(sum);
       *reinterpret_cast<uint32_t*>(out) = PackBf16(low * factor, high * factor);
     });
   }
 
-  // A unit in scratch: O [partial_rows,Dh], then (max, sum) [partial_rows].
-  static __device__ void WritePartial(const DecodeAttentionParams& p, const Walk& walk, int unit,
-                                      State& state) {
-    if (unit >= p.block_units) __trap();  // the scratch was sized for less
-    float* o = p.partials + (int64_t{blockIdx.x} * p.block_units + unit) * p.partial_rows *
-                                (Config::kHeadDim + 2);
-    float* max_sum = o + p.partial_rows * Config::kHeadDim;
-    const int num_rows = TileRows(p, walk), lane = threadIdx.x % 32;
+  // A unit in scratch.
+  static __device__ void WritePartial(const Partial& to, int num_rows, State& state) {
+    const int lane = threadIdx.x % 32;
     ForEachPair(state, num_rows, [&](int r, int column, float, float low, float high) {
-      *reinterpret_cast<float2*>(o + r * Config::kHeadDim + column) = make_float2(low, high);
+      *reinterpret_cast<float2*>(to.o + r * Config::kHeadDim + column) = make_float2(low, high);
     });
     if (threadIdx.x < 32 && lane % 4 == 0) {
 #pragma unroll
@@ -462,12 +568,13 @@ struct DecodeKernel {
         for (int i = 0; i < 2; ++i) {
           const int r = m * 16 + i * 8 + lane / 4;
           if (r < num_rows)
-            *reinterpret_cast<float2*>(max_sum + 2 * r) =
+            *reinterpret_cast<float2*>(to.max_sum + 2 * r) =
                 make_float2(state.max[m][i], state.sum[m][i]);
         }
     }
   }
 
+  template <typename Walk>
   static __device__ DecodeBorder TailBorder(const DecodeAttentionParams& p, const Walk& walk) {
     DecodeBorder border;
     border.tail_splits = walk.s.num_splits;
@@ -478,13 +585,13 @@ struct DecodeKernel {
     return border;
   }
 
-  static __device__ void Consume(const DecodeAttentionParams& p, Walk walk, Ring ring,
+  static __device__ void Consume(const DecodeAttentionParams& p, DecodeWalk<Config> walk, Ring ring,
                                  Shared& shared, float* merged_o, uint32_t q_shared,
                                  uint32_t p_shared) {
     bool loaded = false;
     int num_written = 0, head_units = -1;
     DecodeBorder& border = p.borders[blockIdx.x];
-    Item item;
+    ItemKeys keys;
     State unit;
     std::conditional_t<Config::kMergesInRegisters, State, SharedState> merged;
     if constexpr (!Config::kMergesInRegisters) merged.o = merged_o + threadIdx.x;
@@ -492,19 +599,22 @@ struct DecodeKernel {
       if (!loaded) {
         ConsumerBarrier();  // the previous item's Q is still being read
         LoadQ(p, walk, q_shared);
-        item = {LoadKeys(walk), LoadRows(p, walk)};
+        LoadEnds(p, walk, shared);
+        keys = LoadKeys<Config>(walk);
         // Here only so that it takes no registers while Q is loaded.
         if constexpr (Config::kMergesInRegisters) merged.Clear();
         ConsumerBarrier();
       }
-      RunUnit(walk, item, unit, ring, shared, q_shared, p_shared);
+      RunUnit(walk, keys, unit, ring, shared, q_shared, p_shared);
       const bool first = walk.split == 0, last = walk.split + 1 == walk.s.num_splits;
       if (!walk.OwnsItem()) {
         if (first) {
           if (threadIdx.x == 0) border = TailBorder(p, walk);
           head_units = num_written;
         }
-        WritePartial(p, walk, num_written++, unit);
+        if (num_written >= p.block_units) __trap();  // the scratch was sized for less
+        WritePartial(BlockPartial(p, static_cast<int>(blockIdx.x), num_written++, Config::kHeadDim),
+                     TileRows(p, walk), unit);
       } else if (Config::kMergesInRegisters || (first && last)) {
         if constexpr (Config::kMergesInRegisters) {
           if (first)
@@ -572,7 +682,7 @@ __device__ __forceinline__ void ListUnits(const DecodeAttentionParams& p,
 template <int kHeadDim>
 __global__ void __launch_bounds__(kCombineThreads)
     DecodeCombineKernel(const __grid_constant__ DecodeAttentionParams p) {
-  constexpr int kAhead = 8, kVectors = kHeadDim / 4;
+  constexpr int kVectors = kHeadDim / 4;
   __shared__ int32_t units[kMaxItemUnits];
   GridDependencyLaunch();
   GridDependencyWait();
@@ -582,39 +692,10 @@ __global__ void __launch_bounds__(kCombineThreads)
   const int index = static_cast<int>(blockIdx.y * kCombineThreads + threadIdx.x);
   const int r = index / kVectors, column = index % kVectors * 4;
   if (r >= border.num_packed) return;
-  const int64_t unit_floats = int64_t{p.partial_rows} * (kHeadDim + 2);
-  float4 o[kAhead];
-  float2 max_sum[kAhead];
-  float4 merged = make_float4(0, 0, 0, 0);
-  float max = -INFINITY, sum = 0;
-  for (int split = 0; split < border.tail_splits; split += kAhead) {
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (split + i >= border.tail_splits) break;
-      const float* from = p.partials + units[split + i] * unit_floats;
-      o[i] = *reinterpret_cast<const float4*>(from + r * kHeadDim + column);
-      max_sum[i] = *reinterpret_cast<const float2*>(from + p.partial_rows * kHeadDim + 2 * r);
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (split + i >= border.tail_splits) break;
-      if (split + i == 0) {
-        merged = o[i], max = max_sum[i].x, sum = max_sum[i].y;
-        continue;
-      }
-      const MergeScales scales = Scales(max, max_sum[i].x);
-      max = scales.max;
-      sum = Merged(scales, sum, max_sum[i].y);
-      merged = make_float4(Merged(scales, merged.x, o[i].x), Merged(scales, merged.y, o[i].y),
-                           Merged(scales, merged.z, o[i].z), Merged(scales, merged.w, o[i].w));
-    }
-  }
-  const float factor = Normaliser(sum);
-  const int group = p.num_heads / p.kv.num_kv_heads, packed = border.first_packed + r;
-  Bf16* out = p.out + int64_t{border.first_row + packed / group} * p.out_stride +
-              int64_t{border.kv_head * group + packed % group} * kHeadDim + column;
-  *reinterpret_cast<uint2*>(out) = make_uint2(PackBf16(merged.x * factor, merged.y * factor),
-                                              PackBf16(merged.z * factor, merged.w * factor));
+  const float4 o = MergeUnits<kHeadDim>(
+      border.tail_splits, r, column, [&](int i) { return BlockPartial(p, 0, units[i], kHeadDim); });
+  StoreFour(OutOf(p, border.first_row, border.first_packed + r, border.kv_head, kHeadDim) + column,
+            o);
 }
 
 template <typename Config>

@@ -49,7 +49,8 @@ struct DecodeAttentionParams {
   // Set by the launcher.
   float* partials = nullptr;
   DecodeBorder* borders = nullptr;  // [blocks]
-  int partial_rows = 0, block_units = 0;
+  int partial_rows = 0;
+  int block_units = 0;  // that a block may leave in scratch, or that an item may have
 };
 
 // The map of an arena for folded rows, `keys` by `blocks` of 64 columns at a time: dimensions are

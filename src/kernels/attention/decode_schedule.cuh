@@ -4,22 +4,25 @@
 #ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_SCHEDULE_CUH_
 #define LAPIDARY_KERNELS_ATTENTION_DECODE_SCHEDULE_CUH_
 
+#include <type_traits>
+
 #include "kernels/attention/decode.h"
 #include "kernels/common/math.cuh"
 
 namespace lapidary::kernels {
 
-template <int kHeadDim_, int kRowTiles_, bool kFolded_ = false>
+// kOwnBlocks: of the kernel that gives an item blocks of its own (decode_window.cuh).
+template <int kHeadDim_, int kRowTiles_, bool kFolded_ = false, bool kOwnBlocks_ = false>
 struct DecodeConfig {
   static constexpr int kHeadDim = kHeadDim_;
-  static constexpr bool kFolded = kFolded_;
+  static constexpr bool kFolded = kFolded_, kOwnBlocks = kOwnBlocks_;
   static_assert(!kFolded || kHeadDim == kFoldedHeadDim);
   static constexpr int kRowTiles = kRowTiles_;  // of 16 rows, the M of an MMA
   static constexpr int kRows = 16 * kRowTiles;  // packed rows (query row, head) of an item
   static constexpr int kConsumerWarps = 8;      // eight keys of a page each
   static constexpr int kConsumers = kConsumerWarps * 32;
-  static constexpr int kThreads =
-      kConsumers + 128;  // and the producer's warpgroup, of which one warp works
+  // And the producer's warp, or its warpgroup where it gives registers to the others.
+  static constexpr int kThreads = kConsumers + (kOwnBlocks ? 32 : 128);
   static constexpr int kProducerRegisters = kFolded ? 40 : 56,
                        kConsumerRegisters = kFolded ? 232 : 224;
   // Small where the ring is small: a stage is free again as soon as its keys are used.
@@ -35,35 +38,51 @@ struct DecodeConfig {
   // not fit, in shared memory.
   static constexpr bool kMergesInRegisters = kRowTiles * kColumnTiles <= 8 || kFolded;
 
+  // Pages that the warps take at a time, from one whose index is a multiple: with two they meet
+  // half as often, and what is read of Q serves both. The ring must hold the keys of all.
+  static constexpr int kPages = kHeadDim == 256 && kRowTiles == 1 ? 2 : 1;
+
   // Shared memory, from a 1024-byte border: the ring, Q in blocks of 64 columns, P, then small
   // things.
   static constexpr int kQBytes = kRows * kHeadDim * 2;
-  static constexpr int kPBytes = kRows * 128;
+  static constexpr int kPBytes = kRows * 128;  // of one page
   static constexpr int kMergedBytes = kMergesInRegisters ? 0 : kRows * kHeadDim * 4;
-  static constexpr int kSmallBytes =
-      2 * kConsumerWarps * kRows * 4 + 2 * 4 * (kMaxDecodeSequences + 1) + 384;
+  static constexpr int kSmallBytes = (2 * kConsumerWarps + 1) * kRows * 4 +
+                                     (kOwnBlocks ? 0 : 2 * 4 * (kMaxDecodeSequences + 1)) + 384;
+  static constexpr int kMaxSharedBytes = 232448;  // of a block, on sm_90
   static constexpr int kStages =
-      (232448 - 1024 - kQBytes - kPBytes - kMergedBytes - kSmallBytes) / kStageBytes;
-  static constexpr int kQ = kStages * kStageBytes, kP = kQ + kQBytes, kMerged = kP + kPBytes;
+      (kMaxSharedBytes - 1024 - kQBytes - kPages * kPBytes - kMergedBytes - kSmallBytes) /
+      kStageBytes;
+  static constexpr int kQ = kStages * kStageBytes, kP = kQ + kQBytes,
+                       kMerged = kP + kPages * kPBytes;
   static constexpr int kSmall = kMerged + kMergedBytes;
   static constexpr int kSharedBytes = kSmall + kSmallBytes + 1024;
-  static_assert(kStages > kTileStages, "the ring must hold a tile and the next stage");
-  static_assert(kConsumers * kConsumerRegisters + 128 * kProducerRegisters <= kThreads * 168,
+  static_assert(kStages > kPages * kTileStages, "the ring must hold the tiles and the next stage");
+  static_assert(kOwnBlocks ||
+                    kConsumers * kConsumerRegisters + 128 * kProducerRegisters <= kThreads * 168,
                 "setmaxnreg shares out what the launch allocated");
   static_assert(kColumns % 16 == 0, "V is loaded 16 columns at a time");
-  static_assert(kSharedBytes <= 232448, "shared memory of a block on sm_90");
+  static_assert(kSharedBytes <= kMaxSharedBytes, "shared memory plan");
+  static_assert(kStages <= 16, "barriers of DecodeShared");
 };
+
+// The sequences of a step, where blocks take runs of all work.
+struct DecodeSequences {
+  int page_base[kMaxDecodeSequences + 1];  // first page of each sequence in the order of the work
+  int row_start[kMaxDecodeSequences + 1];
+  int num_sequences;
+  int scan[8];  // of the consumer warps
+};
+struct NoSequences {};
 
 // What lies behind kSmall.
 template <typename Config>
 struct DecodeShared {
-  float max[Config::kConsumerWarps][Config::kRows];
-  float sum[Config::kConsumerWarps][Config::kRows];
-  int page_base[kMaxDecodeSequences + 1];  // first page of each sequence in the order of the work
-  int row_start[kMaxDecodeSequences + 1];
+  float4 max[Config::kRows][Config::kConsumerWarps / 4];  // a row's, of each warp
+  float4 sum[Config::kRows][Config::kConsumerWarps / 4];
+  int ends[Config::kRows];
   unsigned long long full[16], empty[16];  // mbarriers of the ring
-  int num_sequences;
-  int scan[Config::kConsumerWarps];
+  std::conditional_t<Config::kOwnBlocks, NoSequences, DecodeSequences> sequences;
 };
 
 // One sequence as the schedule sees it.
@@ -108,27 +127,37 @@ __device__ __forceinline__ int SplitPage(int window, int split) {
   return window > 0 ? split * SlidingSplit(window) : FullSplitPage(split);
 }
 
+// The pages and units of a sequence's rows that see keys [begin, end) together; end 0: none.
 template <typename Config>
-__device__ __forceinline__ DecodeItem LoadSequence(const DecodeAttentionParams& p,
-                                                   const DecodeShared<Config>& shared,
-                                                   int sequence) {
+__device__ __forceinline__ DecodeItem MakeItem(const DecodeAttentionParams& p, int first_row,
+                                               int num_rows, int begin, int end) {
   DecodeItem item;
-  item.first_row = shared.row_start[sequence];
-  item.num_rows = shared.row_start[sequence + 1] - item.first_row;
+  item.first_row = first_row;
+  item.num_rows = num_rows;
   const int group = p.num_heads / p.kv.num_kv_heads, window = WindowOf<Config>(p);
-  item.tiles = (item.num_rows * group + Config::kRows - 1) / Config::kRows;
-  int end = 0, begin = window > 0 ? 0x7fffffff : 0;
-  for (int i = 0; i < item.num_rows; ++i) {
-    const int row_end = p.rows.key_ends[item.first_row + i];
-    if (row_end <= 0) continue;  // a masked row
-    end = max(end, row_end);
-    if (window > 0) begin = min(begin, KeyBegin(row_end, window));
-  }
+  item.tiles = (num_rows * group + Config::kRows - 1) / Config::kRows;
   item.first_page = window > 0 && end > 0 ? begin / kPageTokens : 0;
   item.last_page = end > 0 ? (end - 1) / kPageTokens : -1;
   item.first_split = window > 0 ? SplitOf(window, item.first_page) : 0;
   item.num_splits = end > 0 ? SplitOf(window, item.last_page) - item.first_split + 1 : 1;
   return item;
+}
+
+template <typename Config>
+__device__ __forceinline__ DecodeItem LoadSequence(const DecodeAttentionParams& p,
+                                                   const DecodeShared<Config>& shared,
+                                                   int sequence) {
+  const int first_row = shared.sequences.row_start[sequence];
+  const int num_rows = shared.sequences.row_start[sequence + 1] - first_row;
+  const int window = WindowOf<Config>(p);
+  int end = 0, begin = window > 0 ? 0x7fffffff : 0;
+  for (int i = 0; i < num_rows; ++i) {
+    const int row_end = p.rows.key_ends[first_row + i];
+    if (row_end <= 0) continue;  // a masked row
+    end = max(end, row_end);
+    if (window > 0) begin = min(begin, KeyBegin(row_end, window));
+  }
+  return MakeItem<Config>(p, first_row, num_rows, begin, end);
 }
 
 // Walks the units of a run; producer and consumers each have one and see the same units.
@@ -143,31 +172,33 @@ struct DecodeWalk {
 
   __device__ DecodeWalk(const DecodeAttentionParams& params, const DecodeShared<Config>& from)
       : p(params), shared(from) {
-    const long long total = shared.page_base[shared.num_sequences];
+    const long long total = shared.sequences.page_base[shared.sequences.num_sequences];
     run_begin = static_cast<int>(total * blockIdx.x / gridDim.x);
     run_end = static_cast<int>(total * (blockIdx.x + 1) / gridDim.x);
     // The last sequence whose pages begin at or before the run.
-    int low = 0, high = shared.num_sequences;
+    int low = 0, high = shared.sequences.num_sequences;
     while (high - low > 1) {
       const int middle = (low + high) / 2;
-      if (shared.page_base[middle] <= run_begin)
+      if (shared.sequences.page_base[middle] <= run_begin)
         low = middle;
       else
         high = middle;
     }
     sequence = low;
     s = LoadSequence<Config>(p, shared, sequence);
-    item = (run_begin - shared.page_base[sequence]) / s.pages();
+    item = (run_begin - shared.sequences.page_base[sequence]) / s.pages();
     split = 0;
     while (!Done() && UnitOffset(split) < run_begin) Next();
   }
-  __device__ int ItemOffset() const { return shared.page_base[sequence] + item * s.pages(); }
+  __device__ int ItemOffset() const {
+    return shared.sequences.page_base[sequence] + item * s.pages();
+  }
   __device__ int UnitOffset(int of_split) const {
     const int first_page = SplitPage(WindowOf<Config>(p), s.first_split + of_split);
     return ItemOffset() + max(0, first_page - s.first_page);
   }
   __device__ bool Done() const {
-    return sequence >= shared.num_sequences || UnitOffset(split) >= run_end;
+    return sequence >= shared.sequences.num_sequences || UnitOffset(split) >= run_end;
   }
   __device__ void Next() {
     if (++split < s.num_splits) return;
@@ -175,8 +206,8 @@ struct DecodeWalk {
     if (++item < s.tiles * p.kv.num_kv_heads) return;
     item = 0;
     do {
-      if (++sequence >= shared.num_sequences) return;
-    } while (shared.page_base[sequence + 1] == shared.page_base[sequence]);
+      if (++sequence >= shared.sequences.num_sequences) return;
+    } while (shared.sequences.page_base[sequence + 1] == shared.sequences.page_base[sequence]);
     s = LoadSequence<Config>(p, shared, sequence);
   }
   __device__ int kv_head() const { return item / s.tiles; }
@@ -191,9 +222,9 @@ struct DecodeWalk {
 struct ItemKeys {
   int begin, end;
 };
-// A warp calls together.
-template <typename Config>
-__device__ __forceinline__ ItemKeys LoadKeys(const DecodeWalk<Config>& walk) {
+// A warp calls together. Walk: DecodeWalk or WindowWalk.
+template <typename Config, typename Walk>
+__device__ __forceinline__ ItemKeys LoadKeys(const Walk& walk) {
   const DecodeAttentionParams& p = walk.p;
   const int group = p.num_heads / p.kv.num_kv_heads, lane = threadIdx.x % 32;
   const int first = walk.tile() * Config::kRows / group;
@@ -210,8 +241,8 @@ __device__ __forceinline__ ItemKeys LoadKeys(const DecodeWalk<Config>& walk) {
 struct UnitRange {
   int first_page, last_page;
 };
-template <typename Config>
-__device__ __forceinline__ UnitRange RangeOf(const DecodeWalk<Config>& walk, const ItemKeys& keys) {
+template <typename Config, typename Walk>
+__device__ __forceinline__ UnitRange RangeOf(const Walk& walk, const ItemKeys& keys) {
   const int split = walk.s.first_split + walk.split;
   UnitRange range;
   const int window = WindowOf<Config>(walk.p);
@@ -232,13 +263,13 @@ __device__ int ScanConsumers(int value, DecodeShared<Config>& shared, int& total
     const int below = __shfl_up_sync(kFullWarp, value, offset);
     if (lane >= offset) value += below;
   }
-  if (lane == 31 && warp < Config::kConsumerWarps) shared.scan[warp] = value;
+  if (lane == 31 && warp < Config::kConsumerWarps) shared.sequences.scan[warp] = value;
   __syncthreads();
   total = 0;
 #pragma unroll
   for (int w = 0; w < Config::kConsumerWarps; ++w) {
-    if (w < warp) value += shared.scan[w];
-    total += shared.scan[w];
+    if (w < warp) value += shared.sequences.scan[w];
+    total += shared.sequences.scan[w];
   }
   __syncthreads();
   return value;
@@ -255,14 +286,14 @@ __device__ void ScanSequences(const DecodeAttentionParams& p, DecodeShared<Confi
                         (row == 0 || p.rows.slots[row] != p.rows.slots[row - 1]);
     int total;
     const int index = num_sequences + ScanConsumers<Config>(starts ? 1 : 0, shared, total);
-    if (starts && index <= kMaxDecodeSequences) shared.row_start[index - 1] = row;
+    if (starts && index <= kMaxDecodeSequences) shared.sequences.row_start[index - 1] = row;
     num_sequences += total;
   }
   num_sequences = min(num_sequences, kMaxDecodeSequences);
   if (thread == 0) {
-    shared.num_sequences = num_sequences;
-    shared.row_start[num_sequences] = p.rows.num_rows;
-    shared.page_base[0] = 0;
+    shared.sequences.num_sequences = num_sequences;
+    shared.sequences.row_start[num_sequences] = p.rows.num_rows;
+    shared.sequences.page_base[0] = 0;
   }
   __syncthreads();
   int carry = 0;
@@ -276,7 +307,7 @@ __device__ void ScanSequences(const DecodeAttentionParams& p, DecodeShared<Confi
     int total;
     const int below = ScanConsumers<Config>(pages, shared, total);
     if (thread < Config::kConsumers && sequence < num_sequences)
-      shared.page_base[sequence + 1] = carry + below;
+      shared.sequences.page_base[sequence + 1] = carry + below;
     carry += total;
   }
   __syncthreads();

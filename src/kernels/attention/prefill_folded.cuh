@@ -38,17 +38,15 @@ struct FoldedPrefillConfig {
 struct FoldedPrefillShared {
   unsigned long long full[FoldedPrefillConfig::kRingStages][FoldedPrefillConfig::kBoxes];
   unsigned long long empty[FoldedPrefillConfig::kRingStages][2];  // by the group that gives back
+  unsigned long long go[FoldedPrefillConfig::kRingStages];        // group 1 may take P
+  unsigned long long q;  // all warps have loaded their part of Q
 };
 
 struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
   using Config = FoldedPrefillConfig;
 
-  // Barriers of the block: 0 is all, 1 and 2 a group's, 3 and 4 let group 1 go. Of these each tile
-  // has its own: at an item's end group 0 is twice here before group 1 must have been once.
-  static constexpr int kGo = 3, kLoaded = 5;
-
   struct Tiles {
-    uint32_t stages, full, empty;
+    uint32_t stages, full, empty, go;
     int stage = 0;
     uint32_t phase = 0;
 
@@ -60,6 +58,12 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
       return full + (stage * Config::kBoxes + box) * 8;
     }
     __device__ uint32_t empty_barrier(int group) const { return empty + (stage * 2 + group) * 8; }
+    // A warp of group 0 says that its part of P is there, group 1 waits for all four.
+    __device__ void LetGo() const {
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) MbarrierArrive(go + stage * 8);
+    }
+    __device__ void WaitGo() const { MbarrierWait(go + stage * 8, phase); }
     __device__ void WaitFull(int box) const { MbarrierWait(full_barrier(box), phase); }
     __device__ void Release(int group) const {
       if (threadIdx.x % 128 == 0) MbarrierArrive(empty_barrier(group));
@@ -98,9 +102,9 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
     }
   }
 
-  // All consumers: Q's columns in the order of the rows.
+  // All consumers: Q's columns in the order of the rows. Group 0 has still to wait for it.
   static __device__ void LoadQ(const PrefillAttentionParams& p, const PrefillItem& item,
-                               uint32_t q_tile) {
+                               uint32_t q_tile, uint32_t barrier) {
     constexpr int kChunks = Config::kHeadDim / 8;
     const PrefillSpan& s = p.spans[item.span];
     const int heads = Group(p);
@@ -120,7 +124,8 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
                    : "memory");
     }
     FenceProxyAsync();
-    NamedBarrier(kLoaded, Config::kConsumers);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) MbarrierArrive(barrier);
   }
 
   // Box by box, as they come.
@@ -158,6 +163,9 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
   static __device__ void Publish(const Tiles& tiles, const uint32_t (&weights)[4][4],
                                  const float (&scale)[2]) {
     NamedBarrier(1, 128);  // the scores of all warps have read K
+    // Group 1 took what lay here before: the tile could not have come otherwise, but that order
+    // goes by way of TMA, and this one is between the threads themselves.
+    MbarrierWait(tiles.empty_barrier(1), tiles.phase ^ 1);
 #pragma unroll
     for (int step = 0; step < 4; ++step)
       asm volatile(
@@ -204,11 +212,14 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
 
   // Group 0.
   static __device__ void ConsumeScores(const PrefillAttentionParams& p, Tiles tiles,
-                                       uint32_t q_tile) {
+                                       uint32_t q_tile, uint32_t q_barrier) {
     PrefillItem item;
+    uint32_t q_phase = 0;
     for (int index = static_cast<int>(blockIdx.x); Item(p, index, item);
          index += static_cast<int>(gridDim.x)) {
-      LoadQ(p, item, q_tile);
+      LoadQ(p, item, q_tile, q_barrier);
+      MbarrierWait(q_barrier, q_phase);
+      q_phase ^= 1;
       Rows rows = LoadRows(p, item, 0);
       float s[32], o[128] = {}, scale[2];
       uint32_t weights[4][4];
@@ -225,7 +236,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
         WgmmaWait<1>();
         tiles.Release(0);
         WgmmaWait<0>();
-        NamedBarrierArrive(kGo + tiles.stage, Config::kConsumers);
+        tiles.LetGo();
         Softmax(p, s, rows, page, scale);
         RescaleIfMoved(o, scale);
         Pack(s, weights, rows, scale);
@@ -239,7 +250,7 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
       for (int i = 0; i < 2; ++i) factor[i] = Normaliser(rows.sum[i]);
       StoreShared2(ThreadPlace(tiles, Config::kFactors, 8), factor[0], factor[1]);
       FenceProxyAsync();
-      NamedBarrierArrive(kGo + tiles.stage, Config::kConsumers);
+      tiles.LetGo();
       WgmmaWait<0>();
       tiles.Release(0);
       tiles.Advance();
@@ -249,16 +260,16 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
 
   // Group 1.
   static __device__ void ConsumeValues(const PrefillAttentionParams& p, Tiles tiles,
-                                       uint32_t q_tile) {
+                                       uint32_t q_tile, uint32_t q_barrier) {
     PrefillItem item;
     for (int index = static_cast<int>(blockIdx.x); Item(p, index, item);
          index += static_cast<int>(gridDim.x)) {
-      LoadQ(p, item, q_tile);
+      LoadQ(p, item, q_tile, q_barrier);
       float o[128] = {}, factor[2];
       for (int page = item.first_page; page <= item.last_page; ++page) {
         float scale[2];
         uint32_t weights[4][4];
-        NamedBarrier(kGo + tiles.stage, Config::kConsumers);
+        tiles.WaitGo();
         Take(tiles, weights, scale);
         RescaleIfMoved(o, scale);
         tiles.WaitFull(3);
@@ -292,14 +303,16 @@ __global__ void __launch_bounds__(FoldedPrefillConfig::kThreads, 1)
         MbarrierInit(SharedAddress(&shared.full[stage][box]), 1);
       for (int group = 0; group < 2; ++group)
         MbarrierInit(SharedAddress(&shared.empty[stage][group]), 1);
+      MbarrierInit(SharedAddress(&shared.go[stage]), 4);
     }
+    MbarrierInit(SharedAddress(&shared.q), Config::kConsumers / 32);
     MbarrierInitFence();
   }
   GridDependencyLaunch();
   GridDependencyWait();
   __syncthreads();
   const FoldedPrefill::Tiles tiles{base + Config::kStages, SharedAddress(shared.full),
-                                   SharedAddress(shared.empty)};
+                                   SharedAddress(shared.empty), SharedAddress(shared.go)};
   // The same in all lanes, which the compiler cannot know: roles are no divergence then.
   const int group = __shfl_sync(kFullWarp, static_cast<int>(threadIdx.x) / 128, 0);
   if (group == 2) {
@@ -308,9 +321,9 @@ __global__ void __launch_bounds__(FoldedPrefillConfig::kThreads, 1)
   } else {
     SetMaxRegistersUp<Config::kConsumerRegisters>();
     if (group == 0)
-      FoldedPrefill::ConsumeScores(p, tiles, base + Config::kQ);
+      FoldedPrefill::ConsumeScores(p, tiles, base + Config::kQ, SharedAddress(&shared.q));
     else
-      FoldedPrefill::ConsumeValues(p, tiles, base + Config::kQ);
+      FoldedPrefill::ConsumeValues(p, tiles, base + Config::kQ, SharedAddress(&shared.q));
   }
 }
 

@@ -222,6 +222,16 @@ void AddSmall(OpCases& cases) {
     cases.push_back(std::make_unique<AttentionCase>(
         "verify", shape, std::vector<CaseSequence>{{200, 5}, {65, 9}, {9, 9}}));
   }
+  // More items of a window than blocks fit beside one another, and nearly as many as do.
+  const AttentionShape pairs{"small", 4, 2, 256, 128}, fours{"small_group4", 8, 2, 256, 128};
+  const auto add = [&](const char* what, const AttentionShape& shape, int count, int rows) {
+    std::vector<CaseSequence> sequences;
+    for (int i = 0; i < count; ++i) sequences.push_back({rows + (i % 15 == 0 ? 200 : i % 8), rows});
+    cases.push_back(std::make_unique<AttentionCase>(what, shape, std::move(sequences)));
+  };
+  add("crowd", pairs, 150, 1);
+  add("crowd_verify", fours, 70, 5);
+  add("half_crowd", pairs, 100, 1);
 }
 
 void AddBench(OpCases& cases) {
@@ -235,6 +245,7 @@ void AddBench(OpCases& cases) {
   };
   for (const AttentionShape& shape : kModelShapes) {
     add("b1", shape, batch(1, 1500, 1));
+    add("b8", shape, batch(8, 1500, 1));
     add("b80", shape, batch(80, 1500, 1));
     add("b80_q4", shape, batch(80, 1500, 4));
     add("chunk_8192", shape, {{8192, 8192, true}});

@@ -1,0 +1,163 @@
+// Decode attention of sliding layers whose items are few enough that each has blocks of its own: a
+// cluster shares an item's units and merges them as the persistent kernel and its second one would,
+// so that the bits are the same. Nothing is scheduled, and the item is whole when the kernel ends.
+#ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_WINDOW_CUH_
+#define LAPIDARY_KERNELS_ATTENTION_DECODE_WINDOW_CUH_
+
+#include "kernels/attention/decode.cuh"
+
+namespace lapidary::kernels {
+
+// The units of an item that one block takes.
+struct WindowWalk {
+  const DecodeAttentionParams& p;
+  DecodeItem s;
+  int split, end_split;  // count from the item's first
+  static constexpr int sequence = 0, item = 0;
+
+  __device__ bool Done() const { return split >= end_split; }
+  __device__ void Next() { ++split; }
+  __device__ int kv_head() const { return static_cast<int>(blockIdx.y) % p.kv.num_kv_heads; }
+  __device__ int tile() const { return static_cast<int>(blockIdx.y) / p.kv.num_kv_heads; }
+};
+
+// Rows of the sequence that begins at `row`; 0 if none does. A warp calls together.
+__device__ __forceinline__ int SequenceRows(const DecodeAttentionParams& p, int row) {
+  if (p.max_sequence_rows == 1) return 1;
+  const int lane = threadIdx.x % 32, slot = p.rows.slots[row];
+  if (row > 0 && p.rows.slots[row - 1] == slot) return 0;
+  const bool same = lane < p.max_sequence_rows && row + lane < p.rows.num_rows &&
+                    p.rows.slots[row + lane] == slot;
+  // Fewer than 32, so that some lane says no.
+  return __ffs(static_cast<int>(~__ballot_sync(kFullWarp, same))) - 1;
+}
+// Padding rows share one slot: of those behind the first max_sequence_rows nobody takes care.
+__device__ __forceinline__ bool IsPadding(const DecodeAttentionParams& p, int row) {
+  const int before = row - p.max_sequence_rows;
+  return before >= 0 && p.rows.slots[before] == p.rows.slots[row];
+}
+template <typename Config>
+__device__ void ClearRow(const DecodeAttentionParams& p, int row, int kv_head) {
+  if (p.rows.key_ends[row] > 0) __trap();  // a sequence of more than max_sequence_rows
+  const int columns = p.num_heads / p.kv.num_kv_heads * Config::kHeadDim;
+  Bf16* out = p.out + int64_t{row} * p.out_stride + int64_t{kv_head} * columns;
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < columns; i += Config::kThreads * 4)
+    StoreFour(out + i, make_float4(0, 0, 0, 0));
+}
+
+// A warp calls together.
+template <typename Config>
+__device__ __forceinline__ DecodeItem LoadItem(const DecodeAttentionParams& p, int row,
+                                               int num_rows) {
+  const int lane = threadIdx.x % 32;
+  const int end = lane < num_rows ? p.rows.key_ends[row + lane] : 0;
+  const int begin = end > 0 ? KeyBegin(end, p.window) : 0x7fffffff;
+  return MakeItem<Config>(p, row, num_rows, __reduce_min_sync(kFullWarp, begin),
+                          max(__reduce_max_sync(kFullWarp, end), 0));
+}
+
+// Scratch is O [KV heads, units, rows, group, Dh], then (max, sum) of the same.
+template <typename Config>
+__device__ __forceinline__ Partial UnitPartial(const DecodeAttentionParams& p,
+                                               const WindowWalk& walk, int unit) {
+  const int group = p.num_heads / p.kv.num_kv_heads;
+  const int64_t plane = int64_t{p.rows.num_rows} * group;
+  const int64_t at = (int64_t{walk.kv_head()} * p.block_units + unit) * plane +
+                     int64_t{walk.s.first_row} * group + walk.tile() * Config::kRows;
+  float* max_sum = p.partials + p.kv.num_kv_heads * p.block_units * plane * Config::kHeadDim;
+  return {p.partials + at * Config::kHeadDim, max_sum + at * 2};
+}
+
+template <typename Config>
+struct WindowKernel : DecodeKernel<Config> {
+  using Base = DecodeKernel<Config>;
+  using typename Base::Ring;
+  using typename Base::Shared;
+  using typename Base::State;
+
+  // Leaves units in scratch, or the item in `out` where it is one unit.
+  static __device__ void Consume(const DecodeAttentionParams& p, WindowWalk walk, Ring ring,
+                                 Shared& shared, uint32_t q_shared, uint32_t p_shared) {
+    Base::LoadQ(p, walk, q_shared);
+    Base::LoadEnds(p, walk, shared);
+    const ItemKeys keys = LoadKeys<Config>(walk);
+    Base::ConsumerBarrier();
+    State unit;
+    for (; !walk.Done(); walk.Next()) {
+      Base::RunUnit(walk, keys, unit, ring, shared, q_shared, p_shared);
+      if (walk.s.num_splits == 1)
+        Base::WriteOut(p, walk, unit);
+      else
+        Base::WritePartial(UnitPartial<Config>(p, walk, walk.split), Base::TileRows(p, walk), unit);
+    }
+  }
+
+  // All threads of the cluster, after all units are in scratch.
+  static __device__ void Merge(const DecodeAttentionParams& p, const WindowWalk& walk) {
+    constexpr int kVectors = Config::kHeadDim / 4;
+    const int count = Base::TileRows(p, walk) * kVectors;
+    for (int i = static_cast<int>(blockIdx.x * Config::kThreads + threadIdx.x); i < count;
+         i += static_cast<int>(gridDim.x) * Config::kThreads) {
+      const int r = i / kVectors, column = i % kVectors * 4;
+      const float4 o = MergeUnits<Config::kHeadDim>(walk.s.num_splits, r, column, [&](int unit) {
+        return UnitPartial<Config>(p, walk, unit);
+      });
+      StoreFour(OutOf(p, walk.s.first_row, walk.tile() * Config::kRows + r, walk.kv_head(),
+                      Config::kHeadDim) +
+                    column,
+                o);
+    }
+  }
+};
+
+// Block (rank in the cluster, KV head and row tile, row); a row that begins no sequence has nothing
+// to do.
+template <typename Config>
+__global__ void __launch_bounds__(Config::kThreads, 1)
+    WindowDecodeKernel(const __grid_constant__ DecodeAttentionParams p) {
+  extern __shared__ char dynamic_shared[];
+  using Kernel = WindowKernel<Config>;
+  const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
+  char* aligned = dynamic_shared + (base - SharedAddress(dynamic_shared));
+  auto& shared = *reinterpret_cast<DecodeShared<Config>*>(aligned + Config::kSmall);
+  static_assert(sizeof(DecodeShared<Config>) <= Config::kSmallBytes, "shared memory plan");
+  typename Kernel::Ring ring{base};
+  if (threadIdx.x == 0) {
+    PrefetchTensorMap(&p.kv_map);
+    for (int i = 0; i < Config::kStages; ++i) {
+      MbarrierInit(SharedAddress(&shared.full[i]), 1);
+      MbarrierInit(SharedAddress(&shared.empty[i]), Config::kConsumerWarps);
+    }
+    MbarrierInitFence();
+  }
+  GridDependencyLaunch();
+  GridDependencyWait();
+  __syncthreads();
+  const int row = static_cast<int>(blockIdx.z), rank = static_cast<int>(blockIdx.x);
+  const int num_rows = SequenceRows(p, row);
+  WindowWalk walk{p, {}, 0, 0};
+  if (num_rows == 0) {
+    if (rank == 0 && walk.tile() == 0 && IsPadding(p, row))
+      ClearRow<Config>(p, row, walk.kv_head());
+    return;
+  }
+  walk.s = LoadItem<Config>(p, row, num_rows);
+  if (walk.tile() >= walk.s.tiles) return;
+  if (walk.s.num_splits > p.block_units) __trap();  // the scratch was sized for less
+  walk.split = walk.s.num_splits * rank / static_cast<int>(gridDim.x);
+  walk.end_split = walk.s.num_splits * (rank + 1) / static_cast<int>(gridDim.x);
+  if (threadIdx.x >= Config::kConsumers)
+    Kernel::Produce(p, walk, ring);
+  else
+    Kernel::Consume(p, walk, ring, shared, base + Config::kQ, base + Config::kP);
+  if (walk.s.num_splits == 1) return;
+  if (gridDim.x > 1)
+    ClusterBarrier();
+  else
+    __syncthreads();
+  Kernel::Merge(p, walk);
+}
+
+}  // namespace lapidary::kernels
+
+#endif  // LAPIDARY_KERNELS_ATTENTION_DECODE_WINDOW_CUH_
