@@ -4,7 +4,7 @@
 // machine falls on both. Prints a table and exits 0 whatever it reached; --json FILE writes the
 // same figures as a record. --scan measures the sampler's way over a row of a vocabulary of 262,144
 // in its place, on one thread, against that thread's read bandwidth.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdio>

@@ -33,6 +33,22 @@ function(lapidary_room room)
   set(LAPIDARY_ROOMS ${LAPIDARY_ROOMS} ${room} PARENT_SCOPE)
 endfunction()
 
+# Files of one target compiled a few at a time, where most of the time goes into the headers that all of them include. A change
+# still compiles one batch only. What a file keeps to itself has a name of its own in its room.
+function(lapidary_unite target files)
+  if(LAPIDARY_UNITE AND NOT CMAKE_UNITY_BUILD)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${files})
+  endif()
+endfunction()
+
+# What only tests use is compiled with less effort: its speed is that of the rooms it calls.
+function(lapidary_for_tests target)
+  lapidary_unite(${target} 4)
+  if(NOT LAPIDARY_SANITIZE)
+    target_compile_options(${target} PRIVATE -O1 -g0)
+  endif()
+endfunction()
+
 # The program, at <build>/lapidary; its library part lapidary_app is linked by tests of src/app.
 function(lapidary_program room)
   lapidary_sources(${room} sources)
@@ -43,6 +59,10 @@ function(lapidary_program room)
       COMMAND ${CMAKE_COMMAND} -DSOURCE_DIR=${CMAKE_SOURCE_DIR} -DOUTPUT=${commit} -P ${CMAKE_SOURCE_DIR}/cmake/commit.cmake)
     add_library(lapidary_${room} STATIC ${sources} ${commit})
     add_dependencies(lapidary_${room} lapidary_commit)
+    # An HTTP client of Beast's templates takes as long as a batch.
+    set_source_files_properties(${CMAKE_SOURCE_DIR}/src/${room}/bench/http_load.cc ${CMAKE_SOURCE_DIR}/src/${room}/chat/remote_partner.cc
+      PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    lapidary_unite(lapidary_${room} 4)
     target_include_directories(lapidary_${room} PUBLIC ${CMAKE_SOURCE_DIR}/src)
     target_link_libraries(lapidary_${room} PUBLIC ${ARGN})
     target_compile_definitions(lapidary_${room} PRIVATE LAPIDARY_VERSION="${PROJECT_VERSION}")
@@ -64,6 +84,7 @@ function(lapidary_test name)
     target_link_libraries(lapidary_test_main PUBLIC GTest::gmock GTest::gtest)
   endif()
   add_executable(${name}_test ${TEST_SOURCES})
+  lapidary_for_tests(${name}_test)
   target_link_libraries(${name}_test PRIVATE ${TEST_LIBRARIES} lapidary_test_main)
   target_compile_definitions(${name}_test PRIVATE
     LAPIDARY_SOURCE_DIR="${CMAKE_SOURCE_DIR}" LAPIDARY_BINARY_DIR="${CMAKE_BINARY_DIR}")

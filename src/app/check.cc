@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/resource.h>
+#include <CLI/App.hpp>
+#include <boost/json/value_from.hpp>
 
 #include <algorithm>
 #include <iostream>

@@ -1,6 +1,7 @@
 #include "app/command.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/CLI.hpp>
 
 #include <utility>
 #include <vector>

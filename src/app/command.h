@@ -2,10 +2,13 @@
 #ifndef LAPIDARY_APP_COMMAND_H_
 #define LAPIDARY_APP_COMMAND_H_
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <span>
 #include <string>
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

@@ -1,6 +1,8 @@
 // lapidary generate: one prompt, one reply, in process.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <fmt/ranges.h>
+#include <CLI/App.hpp>
+#include <boost/json/value_from.hpp>
 
 #include <chrono>
 #include <condition_variable>

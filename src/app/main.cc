@@ -1,5 +1,6 @@
 // The program: one table of subcommands; start-up errors end here in one sentence.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <cstdio>

@@ -1,5 +1,6 @@
 // render: a conversation in OpenAI's shape to the text of its prompt.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <iostream>
 #include <iterator>

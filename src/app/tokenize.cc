@@ -1,6 +1,7 @@
 // tokenize: lines of text to lines of ids and back.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <CLI/App.hpp>
 
 #include <filesystem>
 #include <iostream>

@@ -1,6 +1,6 @@
 #include "app/version.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "app/command.h"
 #include "ops/cpu/linear.h"

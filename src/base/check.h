@@ -2,7 +2,7 @@
 #ifndef LAPIDARY_BASE_CHECK_H_
 #define LAPIDARY_BASE_CHECK_H_
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 

@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <memory>
 
@@ -12,6 +13,14 @@ void InitLog(const std::string& level) {
   logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%L%$ %v");
   logger->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(logger);
+}
+
+void SetLogLevel(const std::string& level) { spdlog::set_level(spdlog::level::from_str(level)); }
+
+void LogLine(LogKind kind, const std::string& line) {
+  constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::info, spdlog::level::warn,
+                                                   spdlog::level::err};
+  spdlog::log(kLevels[static_cast<int>(kind)], spdlog::string_view_t(line));
 }
 
 }  // namespace lapidary

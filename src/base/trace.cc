@@ -1,11 +1,10 @@
 #include "base/trace.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <iterator>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -120,31 +119,28 @@ TraceSpan::~TraceSpan() {
 
 std::string ChromeTrace(std::span<const TraceEvent> events) {
   std::map<std::string, int> tracks;
-  fmt::memory_buffer out;
-  const auto append = [&](fmt::string_view text) { out.append(text.begin(), text.end()); };
-  append("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
+  std::string out = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[";
   const int64_t origin = events.empty() ? 0 : events.front().start_ns;
   const char* separator = "";
   for (const TraceEvent& event : events) {
     const int track =
         tracks.emplace(event.track, static_cast<int>(tracks.size()) + 1).first->second;
-    fmt::format_to(std::back_inserter(out),
-                   "{}\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{},\"name\":\"{}\",\"ts\":{:.3f},"
-                   "\"dur\":{:.3f}}}",
-                   separator, track, Escaped(event.name),
-                   static_cast<double>(event.start_ns - origin) * 1e-3,
-                   static_cast<double>(event.end_ns - event.start_ns) * 1e-3);
+    out += fmt::format(
+        "{}\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{},\"name\":\"{}\",\"ts\":{:.3f},"
+        "\"dur\":{:.3f}}}",
+        separator, track, Escaped(event.name), static_cast<double>(event.start_ns - origin) * 1e-3,
+        static_cast<double>(event.end_ns - event.start_ns) * 1e-3);
     separator = ",";
   }
   for (const auto& [name, track] : tracks) {
-    fmt::format_to(std::back_inserter(out),
-                   "{}\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{},\"name\":\"thread_name\","
-                   "\"args\":{{\"name\":\"{}\"}}}}",
-                   separator, track, Escaped(name));
+    out += fmt::format(
+        "{}\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{},\"name\":\"thread_name\","
+        "\"args\":{{\"name\":\"{}\"}}}}",
+        separator, track, Escaped(name));
     separator = ",";
   }
-  append("\n]}\n");
-  return fmt::to_string(out);
+  out += "\n]}\n";
+  return out;
 }
 
 }  // namespace lapidary

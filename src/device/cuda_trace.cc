@@ -76,8 +76,8 @@ class CudaTrace : public TraceSource {
       library_.emplace();
       if (!library_->is_whole()) {
         const char* why = dlerror();
-        spdlog::warn("a trace without kernels: cannot use {}: {}", kLibrary,
-                     why == nullptr ? "functions are missing" : why);
+        LogWarning("a trace without kernels: cannot use {}: {}", kLibrary,
+                   why == nullptr ? "functions are missing" : why);
         return;
       }
       library_->cuptiActivityRegisterTimestampCallback(
@@ -87,8 +87,8 @@ class CudaTrace : public TraceSource {
     if (!library_->is_whole()) return;
     for (const CUpti_ActivityKind kind : kKinds)
       if (const CUptiResult result = library_->cuptiActivityEnable(kind); result != CUPTI_SUCCESS)
-        spdlog::warn("a trace without some of its kernels: CUPTI activity {}: error {}",
-                     static_cast<int>(kind), static_cast<int>(result));
+        LogWarning("a trace without some of its kernels: CUPTI activity {}: error {}",
+                   static_cast<int>(kind), static_cast<int>(result));
   }
 
   std::vector<TraceEvent> Stop() override {

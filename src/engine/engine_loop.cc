@@ -1,7 +1,5 @@
 #include "engine/engine_loop.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -14,6 +12,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/log.h"
 #include "base/trace.h"
 #include "engine/choice.h"
 #include "engine/device_thread.h"
@@ -204,10 +203,10 @@ class EngineLoop::Impl {
     for (const SequenceResult& result : results) Deliver(result);
     WriteLog(step, now);
     if (drafts_.TakeDecision())
-      spdlog::info(
-          "draft position {}: accepted {:.3f} of drafts at the newest index, {:.3f} one before",
-          drafts_.position() == DraftPosition::kNewest ? "newest" : "last-kv",
-          drafts_.acceptance(DraftPosition::kNewest), drafts_.acceptance(DraftPosition::kLastKv));
+      LogInfo("draft position {}: accepted {:.3f} of drafts at the newest index, {:.3f} one before",
+              drafts_.position() == DraftPosition::kNewest ? "newest" : "last-kv",
+              drafts_.acceptance(DraftPosition::kNewest),
+              drafts_.acceptance(DraftPosition::kLastKv));
   }
 
   void WriteLog(const Unread& step, int64_t now_us) {
@@ -233,7 +232,7 @@ class EngineLoop::Impl {
     facts.drafted = counts_.drafted_tokens;
     facts.accepted = counts_.accepted_tokens;
     facts.now_us = now_us;
-    if (const std::string line = log_.Line(facts); !line.empty()) spdlog::info("{}", line);
+    if (const std::string line = log_.Line(facts); !line.empty()) LogInfo("{}", line);
   }
 
   SequenceResult TakeNews(const Unread& step, const PlannedRows& rows, RowsNews&& news,
@@ -398,8 +397,8 @@ class EngineLoop::Impl {
     if (num_stalled_ < 3) return;
     num_stalled_ = 0;
     ++counts_.stalls;
-    spdlog::error("scheduler stalled: {} wait, {} of {} slabs free", scheduler_.num_waiting(),
-                  scheduler_.pool().num_free_slabs(), scheduler_.pool().num_slabs());
+    LogError("scheduler stalled: {} wait, {} of {} slabs free", scheduler_.num_waiting(),
+             scheduler_.pool().num_free_slabs(), scheduler_.pool().num_slabs());
     const SequenceId head = scheduler_.head_of_queue();
     scheduler_.Remove(head);
     EndChoice(head, FinishReason::kError);

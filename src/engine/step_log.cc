@@ -1,6 +1,6 @@
 #include "engine/step_log.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace lapidary {
 namespace {

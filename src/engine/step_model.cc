@@ -77,7 +77,7 @@ void Gemma4StepModel::Restart(const StepModelOptions& options) {
   const int count = graphs_->Capture(tables.full(), tables.sliding());
   const int64_t spent_ms = NowMs() - start;
   const auto [one_ms, most_ms] = graphs_->step_ms();
-  spdlog::info(
+  LogInfo(
       "{} graphs of decode steps in {} ms: {:.3f} ms for one row without keys, {:.3f} ms for the "
       "most",
       count, spent_ms, one_ms, most_ms);
@@ -86,9 +86,8 @@ void Gemma4StepModel::Restart(const StepModelOptions& options) {
       target_->weight_bytes + (has_drafter() ? drafter_checkpoint_->weight_bytes : 0));
   const int64_t cache = options.layout.slab_bytes * options.num_slabs, left = device.free_bytes();
   const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
-  spdlog::info("memory: weights {:.2f} GiB, cache {:.2f}, all else in use {:.2f}, free {:.2f}",
-               gib(weights), gib(cache), gib(device.total_bytes() - left - weights - cache),
-               gib(left));
+  LogInfo("memory: weights {:.2f} GiB, cache {:.2f}, all else in use {:.2f}, free {:.2f}",
+          gib(weights), gib(cache), gib(device.total_bytes() - left - weights - cache), gib(left));
 }
 
 int64_t Gemma4StepModel::WarmUp() {

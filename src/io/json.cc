@@ -1,5 +1,7 @@
 #include "io/json.h"
 
+#include <boost/json/stream_parser.hpp>
+
 namespace lapidary {
 
 Result<json::value> ParseJson(std::string_view text, std::string_view what) {

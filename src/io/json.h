@@ -2,7 +2,12 @@
 #ifndef LAPIDARY_IO_JSON_H_
 #define LAPIDARY_IO_JSON_H_
 
-#include <boost/json.hpp>
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/string.hpp>
+#include <boost/json/value.hpp>
 #include <string>
 #include <string_view>
 

@@ -1,6 +1,6 @@
 #include "model/gemma4.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

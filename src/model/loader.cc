@@ -300,8 +300,8 @@ Result<std::unique_ptr<Checkpoint>> UploadTensors(const ModelConfig& config, con
   checkpoint->Bind();
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
   const double gigabytes = static_cast<double>(checkpoint->weight_bytes) * 1e-9;
-  spdlog::info("weights: {:.2f} GB to {} in {:.2f} s, {:.1f} GB/s", gigabytes, device.name(),
-               spent.count(), gigabytes / spent.count());
+  LogInfo("weights: {:.2f} GB to {} in {:.2f} s, {:.1f} GB/s", gigabytes, device.name(),
+          spent.count(), gigabytes / spent.count());
   return std::unique_ptr<Checkpoint>(std::move(checkpoint));
 }
 

@@ -16,7 +16,7 @@ namespace {
 #ifdef LAPIDARY_CUDA
 std::shared_ptr<Ops> Open() {
   std::unique_ptr<CudaDevice> device = OpenCudaDevice(0);
-  spdlog::info(
+  LogInfo(
       "backend cuda: {}, {:.1f} GiB; attention, norms, experts, router and products of few rows by "
       "own kernels, other products by cuBLASLt",
       device->name(), static_cast<double>(device->total_bytes()) / (1 << 30));
@@ -50,7 +50,7 @@ std::shared_ptr<Ops> OpenGpuOps(BackendKind kind) {
   try {
     return Open();
   } catch (const StartupError& error) {
-    spdlog::warn("backend cpu: {}", error.what());
+    LogWarning("backend cpu: {}", error.what());
     return nullptr;
   }
 }

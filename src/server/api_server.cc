@@ -199,7 +199,7 @@ Result<json::object> ApiServer::Checked(const HttpRequest& request, unsigned end
       checked.value().values.contains("priority"))
     ++num_ignored;
   if (num_ignored > 0 && num_ignored_fields_.fetch_add(num_ignored) == 0)
-    spdlog::warn(
+    LogWarning(
         "unknown request fields, and priorities without --scheduling-policy priority, are ignored "
         "and counted; this is said once");
   json::object fields = std::move(checked.value().values);

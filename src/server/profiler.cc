@@ -1,6 +1,6 @@
 #include "server/profiler.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <charconv>
 #include <chrono>
@@ -126,7 +126,7 @@ void Profiler::TraceSteps(const fs::path& file, int64_t first, int64_t count,
   const std::lock_guard lock(mutex_);
   if (file_ != file) return;
   if (const Result<json::object> written = Write(); !written.ok())
-    spdlog::warn("profile: {}", written.error().message);
+    LogWarning("profile: {}", written.error().message);
 }
 
 bool Profiler::Runs(const fs::path& file) {
@@ -152,8 +152,8 @@ Result<json::object> Profiler::Write() {
   std::error_code code;
   if (out) fs::rename(part, file, code);
   if (!out || code) return Error{fmt::format("Cannot write {}.", file.string()), "", ""};
-  spdlog::info("profile: {} spans in {}, {} more were too many", events.size(), file.string(),
-               num_dropped);
+  LogInfo("profile: {} spans in {}, {} more were too many", events.size(), file.string(),
+          num_dropped);
   return json::object{{"success", true},
                       {"file", file.string()},
                       {"num_spans", events.size()},

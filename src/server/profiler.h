@@ -2,7 +2,7 @@
 #ifndef LAPIDARY_SERVER_PROFILER_H_
 #define LAPIDARY_SERVER_PROFILER_H_
 
-#include <boost/json.hpp>
+#include <boost/json/value.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <functional>

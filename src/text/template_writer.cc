@@ -1,6 +1,6 @@
 #include "text/template_writer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace lapidary {
 

@@ -2,6 +2,7 @@
 // refused by name.
 #include <algorithm>
 #include <array>
+#include <boost/json/monotonic_resource.hpp>
 
 #include "io/json.h"
 #include "io/mapped_file.h"

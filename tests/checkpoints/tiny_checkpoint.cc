@@ -1,6 +1,7 @@
 #include "checkpoints/tiny_checkpoint.h"
 
 #include <stdlib.h>
+#include <boost/json/value_from.hpp>
 
 #include <cstring>
 #include <fstream>

@@ -1,6 +1,7 @@
 // POST /generate, SGLang's native form.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <boost/json/value_from.hpp>
 
 #include "tests/server/api_server_fixture.h"
 

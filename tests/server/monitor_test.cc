@@ -1,5 +1,5 @@
 // What dashboards, routers and operators ask: metrics, load, facts, flush, abort, health.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

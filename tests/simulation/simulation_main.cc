@@ -3,7 +3,7 @@
 // Runs simulations of L steps with seeds S, S + 1, ... until N steps are done; the first K of them
 // twice, with the same trace. Ends with the GOAL lines: name, measured, limit; exits 1 when one is
 // missed. A broken promise ends it at once with the seed's replay command.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
 #include <atomic>

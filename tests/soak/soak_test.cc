@@ -1,6 +1,6 @@
 // Overload, leaks and disconnects: the server over sockets, the engine with drafts, a tiny model of
 // the edge family.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

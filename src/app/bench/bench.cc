@@ -1,5 +1,6 @@
 // lapidary bench: speed, in process, of a running server, or of single ops and steps.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include "app/bench/bench_command.h"
 #include "base/result.h"

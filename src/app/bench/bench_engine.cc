@@ -1,6 +1,7 @@
 #include "app/bench/bench_engine.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <chrono>

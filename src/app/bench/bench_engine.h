@@ -2,7 +2,6 @@
 #ifndef LAPIDARY_APP_BENCH_BENCH_ENGINE_H_
 #define LAPIDARY_APP_BENCH_BENCH_ENGINE_H_
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +15,10 @@
 #include "app/plan/memory_plan.h"
 #include "app/serve/engine_flags.h"
 #include "io/json.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

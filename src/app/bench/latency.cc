@@ -1,5 +1,6 @@
 // lapidary bench latency: one request at a time; with and without drafts in turn.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <memory>

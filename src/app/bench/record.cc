@@ -1,7 +1,8 @@
 #include "app/bench/record.h"
 
 #include <fmt/chrono.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <boost/json/value_from.hpp>
 
 #include <algorithm>
 #include <chrono>

@@ -1,5 +1,7 @@
 // lapidary bench serve: load on a running server, ours or another OpenAI-compatible one.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
+#include <boost/json/value_from.hpp>
 
 #include <cmath>
 #include <cstdlib>

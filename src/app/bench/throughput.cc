@@ -1,6 +1,5 @@
 // lapidary bench throughput: all requests handed to an engine in this process at once.
-#include <fmt/format.h>
-#include <spdlog/spdlog.h>
+#include <fmt/core.h>
 
 #include <memory>
 

@@ -1,6 +1,7 @@
 #include "app/bench/workload.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <random>

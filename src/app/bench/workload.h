@@ -3,7 +3,6 @@
 #ifndef LAPIDARY_APP_BENCH_WORKLOAD_H_
 #define LAPIDARY_APP_BENCH_WORKLOAD_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,6 +11,10 @@
 #include "app/model/prompt_line.h"
 #include "engine/request.h"
 #include "io/json.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

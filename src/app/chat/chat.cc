@@ -1,6 +1,7 @@
 // lapidary chat: a conversation in the terminal, in process or with a running server.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
+#include <CLI/App.hpp>
 
 #include <memory>
 #include <optional>

@@ -1,6 +1,6 @@
 #include "app/chat/sse_reader.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace lapidary {
 namespace {

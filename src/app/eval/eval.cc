@@ -1,6 +1,7 @@
 // lapidary eval: a file of questions with known answers, asked in process; how many are right.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <chrono>

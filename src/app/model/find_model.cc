@@ -1,6 +1,6 @@
 #include "app/model/find_model.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <pwd.h>
 #include <unistd.h>
 

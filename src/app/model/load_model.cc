@@ -1,6 +1,7 @@
 #include "app/model/load_model.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <map>

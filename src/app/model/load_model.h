@@ -2,7 +2,6 @@
 #ifndef LAPIDARY_APP_MODEL_LOAD_MODEL_H_
 #define LAPIDARY_APP_MODEL_LOAD_MODEL_H_
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -14,6 +13,10 @@
 #include "ops/gpu_ops.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

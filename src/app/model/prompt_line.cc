@@ -1,6 +1,6 @@
 #include "app/model/prompt_line.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <fstream>
 #include <utility>

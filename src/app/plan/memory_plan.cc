@@ -1,6 +1,7 @@
 #include "app/plan/memory_plan.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <charconv>

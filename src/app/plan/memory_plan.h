@@ -3,7 +3,6 @@
 #ifndef LAPIDARY_APP_PLAN_MEMORY_PLAN_H_
 #define LAPIDARY_APP_PLAN_MEMORY_PLAN_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -12,6 +11,10 @@
 #include "engine/scheduler/scheduler.h"
 #include "kv/layout.h"
 #include "model/config.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

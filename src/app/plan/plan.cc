@@ -1,5 +1,6 @@
 // lapidary plan: what a model needs and how many requests fit, from config.json alone.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <iostream>
 #include <memory>

@@ -1,6 +1,6 @@
 #include "app/plan/plan_model.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

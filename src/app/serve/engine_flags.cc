@@ -1,6 +1,7 @@
 #include "app/serve/engine_flags.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include "base/result.h"
 

@@ -2,12 +2,15 @@
 #ifndef LAPIDARY_APP_SERVE_ENGINE_FLAGS_H_
 #define LAPIDARY_APP_SERVE_ENGINE_FLAGS_H_
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 
 #include "engine/engine.h"
 #include "server/token_engine.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

@@ -1,5 +1,5 @@
 // lapidary serve: the OpenAI-compatible server.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -189,7 +189,7 @@ int RunServe(ServeFlags flags) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  spdlog::set_level(spdlog::level::from_str(*LogLevel(flags.log_level)));
+  SetLogLevel(*LogLevel(flags.log_level));
 
   const std::shared_ptr<Ops> gpu = OpenGpuOps(flags.model.backend);
   ApiServer server(flags.api);

@@ -2,7 +2,6 @@
 #ifndef LAPIDARY_APP_SERVE_SERVE_FLAGS_H_
 #define LAPIDARY_APP_SERVE_SERVE_FLAGS_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,6 +10,10 @@
 #include "app/plan/memory_plan.h"
 #include "app/serve/engine_flags.h"
 #include "server/api_server.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lapidary {
 

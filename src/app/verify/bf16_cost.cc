@@ -1,6 +1,6 @@
 #include "app/verify/bf16_cost.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

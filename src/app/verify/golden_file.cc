@@ -1,6 +1,6 @@
 #include "app/verify/golden_file.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace lapidary {
 namespace {

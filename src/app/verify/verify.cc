@@ -1,5 +1,6 @@
 // lapidary verify: a checkpoint against expected values of the reference implementation.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <cstdio>
 #include <filesystem>

@@ -160,8 +160,8 @@ struct CublasLt::State {
     if (choice == nullptr || choice->splits > 0) return std::nullopt;
     const auto algorithm = Restored(p, plan, choice->algorithm);
     if (!algorithm)
-      spdlog::warn("cuBLASLt refuses the table's algorithm for [{},{}] x [{},{}]: its own choice",
-                   p.num_rows, p.k, p.n, p.k);
+      LogWarning("cuBLASLt refuses the table's algorithm for [{},{}] x [{},{}]: its own choice",
+                 p.num_rows, p.k, p.n, p.k);
     return algorithm;
   }
 
@@ -202,7 +202,7 @@ CublasLt::CublasLt() : state_(std::make_unique<State>()) {
   const GemmTable& table = ShippedGemmTable();
   s.has_table = library_version() == table.library_version && NumSms() == table.num_sms;
   if (!s.has_table)
-    spdlog::info(
+    LogInfo(
         "the products' table is of cuBLASLt {} on {} SMs, this is {} on {}: the library's "
         "own choices",
         table.library_version, table.num_sms, library_version(), NumSms());

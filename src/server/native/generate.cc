@@ -1,5 +1,6 @@
 #include "server/native/generate.h"
 
+#include <boost/json/value_from.hpp>
 #include <utility>
 
 #include "server/openai/logprob_json.h"

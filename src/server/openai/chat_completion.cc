@@ -1,5 +1,6 @@
 #include "server/openai/chat_completion.h"
 
+#include <boost/json/value_from.hpp>
 #include <random>
 #include <utility>
 

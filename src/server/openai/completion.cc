@@ -1,5 +1,6 @@
 #include "server/openai/completion.h"
 
+#include <boost/json/value_from.hpp>
 #include <utility>
 
 #include "server/openai/logprob_json.h"

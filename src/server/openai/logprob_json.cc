@@ -1,6 +1,6 @@
 #include "server/openai/logprob_json.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,5 +1,7 @@
 #include "server/openai/tokenize.h"
 
+#include <boost/json/value_from.hpp>
+
 #include "server/openai/chat_request.h"
 #include "server/openai/completion_request.h"
 #include "server/openai/field_values.h"

@@ -1,5 +1,6 @@
 // lapidary bench kernel: each op at the shapes of the published models.
 #include <fmt/format.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <array>

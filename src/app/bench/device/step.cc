@@ -1,5 +1,6 @@
 // lapidary bench step: a decode step's time over batch and context beside its bound.
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <cstdio>
