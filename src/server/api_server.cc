@@ -101,8 +101,9 @@ ApiServer::ApiServer(const ApiOptions& options)
   if (options.health_port >= 0) health_ = Listen(options.health_port, 1, true);
 }
 
-// Replies in flight hold their connection and the engine, which holds them: they are ended first,
-// and the admin's thread and the engine go while the io contexts are still there.
+// Replies in flight are ended first. The engine goes once no thread calls it any more, and while
+// the io contexts are still there: it holds the replies that did not end in time, and they their
+// connections.
 ApiServer::~ApiServer() {
   state_ = ServerState::kDraining;
   live_->Abort(nullptr, nullptr);
@@ -113,8 +114,7 @@ ApiServer::~ApiServer() {
   http_->Stop();
   admin_.reset();
   profiler_.reset();
-  const std::lock_guard lock(mutex_);
-  backend_.reset();
+  engine_.reset();
 }
 
 std::unique_ptr<HttpServer> ApiServer::Listen(int port, int num_threads, bool health_only) {
@@ -138,12 +138,13 @@ void ApiServer::SetProgress(uint64_t done_bytes, uint64_t total_bytes) {
   total_bytes_ = total_bytes;
 }
 
-void ApiServer::Attach(const std::shared_ptr<const Backend>& backend) {
-  auto metered = std::make_shared<Backend>(*backend);
-  metered->engine = std::make_shared<MeteredEngine>(backend->engine, monitor_.requests());
+void ApiServer::Attach(std::shared_ptr<TokenEngine> engine, Backend backend) {
+  CHECK(engine_ == nullptr, "a second engine for one server");
+  engine_ = std::make_unique<MeteredEngine>(std::move(engine), monitor_.requests());
+  backend.engine = engine_.get();
   {
     const std::lock_guard lock(mutex_);
-    backend_ = std::move(metered);
+    backend_ = std::make_shared<const Backend>(std::move(backend));
   }
   state_ = ServerState::kReady;
 }

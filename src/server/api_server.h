@@ -26,7 +26,9 @@ class ApiServer {
   ApiServer(const ApiServer&) = delete;
   ApiServer& operator=(const ApiServer&) = delete;
   int port() const { return http_->port(); }
-  void Attach(const std::shared_ptr<const Backend>& backend);  // ready from now on
+  // Once; ready from now on. The engine ends with the server, unless somebody else has a share in
+  // it.
+  void Attach(std::shared_ptr<TokenEngine> engine, Backend backend);
   void SetState(ServerState state) { state_ = state; }
   // While loading: what /health tells.
   void SetProgress(uint64_t done_bytes, uint64_t total_bytes);
@@ -77,6 +79,7 @@ class ApiServer {
   std::atomic<int64_t> num_ignored_fields_{0};
   std::shared_ptr<LiveRequests> live_ = std::make_shared<LiveRequests>();
   mutable std::mutex mutex_;
+  std::unique_ptr<TokenEngine> engine_;     // of backend_
   std::shared_ptr<const Backend> backend_;  // guarded by mutex_
   std::atomic<uint64_t> loaded_bytes_{0}, total_bytes_{0};
   std::unique_ptr<Admin> admin_ = std::make_unique<Admin>();

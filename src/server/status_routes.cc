@@ -103,8 +103,7 @@ void ApiServer::Metrics(const HttpRequest&, const ExchangePtr& exchange) {
   const std::shared_ptr<const Backend> current = backend();
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  response.body =
-      monitor_.MetricsPage(current ? current->engine.get() : nullptr, num_ignored_fields_);
+  response.body = monitor_.MetricsPage(current ? current->engine : nullptr, num_ignored_fields_);
   exchange->Respond(std::move(response));
 }
 

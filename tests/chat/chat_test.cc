@@ -38,17 +38,14 @@ class ChatTest : public testing::Test {
   void SetUp() override {
     auto loaded = Tokenizer::Load(std::string(LAPIDARY_SOURCE_DIR) + "/models/pebble");
     ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-    const auto backend = std::make_shared<Backend>();
-    backend->tokenizer = std::make_shared<const Tokenizer>(std::move(loaded).value());
-    engine_ = std::make_shared<ScriptedEngine>(backend->tokenizer->vocab_size());
-    engine_->script = backend->tokenizer->Encode(kReply);
-    backend->engine = engine_;
-    backend_ = backend;
+    backend_.tokenizer = std::make_shared<const Tokenizer>(std::move(loaded).value());
+    engine_ = std::make_shared<ScriptedEngine>(backend_.tokenizer->vocab_size());
+    engine_->script = backend_.tokenizer->Encode(kReply);
     ApiOptions options;
     options.port = 0;
     options.api_keys = {"key"};
     server_ = std::make_unique<ApiServer>(options);
-    server_->Attach(backend);
+    server_->Attach(engine_, backend_);
     url_ = "http://127.0.0.1:" + std::to_string(server_->port());
   }
 
@@ -76,7 +73,7 @@ class ChatTest : public testing::Test {
   }
 
   std::shared_ptr<ScriptedEngine> engine_;
-  std::shared_ptr<const Backend> backend_;
+  Backend backend_;
   std::unique_ptr<ApiServer> server_;
   std::string url_;
 };
@@ -84,7 +81,7 @@ class ChatTest : public testing::Test {
 constexpr const char* kHello = R"([{"role":"user","content":"Hello"}])";
 
 TEST_F(ChatTest, BothPartnersSayTheSame) {
-  const auto local = MakeLocalPartner(backend_);
+  const auto local = MakeLocalPartner(engine_, backend_);
   for (const char* path : {"", "/", "/v1", "/v1/"}) {
     const auto remote = MakeRemotePartner(url_ + path, "key", "");
     const Said said = Ask(*remote, kHello);
@@ -95,7 +92,7 @@ TEST_F(ChatTest, BothPartnersSayTheSame) {
 
 TEST_F(ChatTest, BothPartnersCancel) {
   engine_->endless = true;
-  const auto local = MakeLocalPartner(backend_);
+  const auto local = MakeLocalPartner(engine_, backend_);
   const auto remote = MakeRemotePartner(url_, "key", "");
   int expected = 0;
   for (ChatPartner* partner : {local.get(), remote.get()}) {
@@ -111,7 +108,7 @@ TEST_F(ChatTest, BothPartnersCancel) {
 }
 
 TEST_F(ChatTest, RefusalsAreSentences) {
-  const auto local = MakeLocalPartner(backend_);
+  const auto local = MakeLocalPartner(engine_, backend_);
   const auto remote = MakeRemotePartner(url_, "key", "");
   EXPECT_THAT(Ask(*local, "[]").error, HasSubstr("'messages' must be"));
   EXPECT_THAT(Ask(*remote, "[]").error, HasSubstr("the server says 400: 'messages' must be"));

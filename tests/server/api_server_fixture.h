@@ -30,13 +30,12 @@ class ApiServerTest : public ::testing::Test {
     Result<Tokenizer> tokenizer =
         Tokenizer::Load(std::string(LAPIDARY_SOURCE_DIR) + "/models/pebble");
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
-    auto backend = std::make_shared<Backend>();
-    backend->tokenizer = std::make_shared<Tokenizer>(std::move(tokenizer).value());
-    tokenizer_ = backend->tokenizer;
-    engine_ = std::make_shared<ScriptedEngine>(backend->tokenizer->vocab_size());
-    backend->engine = engine_;
-    Configure(*backend);
-    server_->Attach(backend);
+    Backend backend;
+    backend.tokenizer = std::make_shared<Tokenizer>(std::move(tokenizer).value());
+    tokenizer_ = backend.tokenizer;
+    engine_ = std::make_shared<ScriptedEngine>(backend.tokenizer->vocab_size());
+    Configure(backend);
+    server_->Attach(engine_, backend);
   }
 
   virtual void Configure(ApiOptions&) {}

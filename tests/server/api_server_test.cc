@@ -182,6 +182,52 @@ TEST_F(ApiServerTest, DisconnectCancels) {
   }
 }
 
+// Keeps what it is asked and answers nothing, not even a cancel.
+class DeafEngine : public ScriptedEngine {
+ public:
+  using ScriptedEngine::ScriptedEngine;
+  Status Submit(Request, TokenSink sink) override {
+    const std::lock_guard lock(mutex_);
+    sinks_.push_back(std::move(sink));
+    return Ok{};
+  }
+  void Cancel(uint64_t) override {}
+  size_t num_sinks() {
+    const std::lock_guard lock(mutex_);
+    return sinks_.size();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<TokenSink> sinks_;  // guarded by mutex_
+};
+
+// Its sinks hold replies and their connections; none of these may hold the engine.
+TEST_F(ApiServerTest, TheEngineEndsWithTheServerWhateverRuns) {
+  auto engine = std::make_shared<DeafEngine>(tokenizer_->vocab_size());
+  DeafEngine& deaf = *engine;
+  const std::weak_ptr<DeafEngine> alive = engine;
+  ApiOptions options;
+  options.port = 0;
+  auto server = std::make_unique<ApiServer>(options);
+  Backend backend;
+  backend.tokenizer = tokenizer_;
+  server->Attach(std::move(engine), std::move(backend));
+  std::vector<tcp::socket> clients;
+  for (const std::string& message :
+       {Message("POST", "/v1/completions", R"({"prompt":"a"})"),
+        Message("POST", "/v1/chat/completions",
+                R"({"messages":[{"role":"user","content":"a"}],"stream":true})"),
+        Message("GET", "/health_generate", "")}) {
+    clients.push_back(Connect(server->port()));
+    boost::asio::write(clients.back(), boost::asio::buffer(message));
+  }
+  while (deaf.num_sinks() < clients.size())
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  server.reset();
+  EXPECT_TRUE(alive.expired());
+}
+
 TEST_F(ApiServerTest, SplitWritesAnswerAlike) {
   const std::string message = Message("POST", "/detokenize", R"({"tokens":[5,6]})");
   const std::string whole = Raw(message);

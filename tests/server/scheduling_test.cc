@@ -116,11 +116,10 @@ TEST_F(Keys, PromptsAreSharedUnderOneKeyAndSalt) {
   ApiOptions options;
   options.port = 0;
   options.api_keys = {"one"};
-  const auto backend = std::make_shared<Backend>();
-  backend->engine = engine_;
-  backend->tokenizer = tokenizer_;
+  Backend backend;
+  backend.tokenizer = tokenizer_;
   ApiServer other(options);
-  other.Attach(backend);
+  other.Attach(engine_, backend);
   Raw(Message("POST", "/v1/completions", R"({"prompt":"a b"})", "x-api-key: one\r\n"),
       other.port());
   EXPECT_NE(engine_->last_request().salt, one);

@@ -59,9 +59,8 @@ class SoakTest : public ::testing::Test {
     engine.max_queued_requests = kQueued;
     engine.max_model_len = 1024;
     engine.num_threads = 1;
-    const std::shared_ptr<Backend> backend = MakeBackend(model, WithModel(engine, flags, model));
-    engine_ = backend->engine;
-    server_->Attach(backend);
+    engine_ = StartEngine(model, WithModel(engine, flags, model));
+    server_->Attach(engine_, BackendOf(model));
   }
 
   int port() const { return server_->port(); }

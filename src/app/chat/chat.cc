@@ -136,7 +136,7 @@ std::unique_ptr<ChatPartner> MakePartner(const ChatFlags& flags) {
   if (isatty(STDERR_FILENO) != 0)
     fmt::print(stderr, "{}   /reset begins anew, /quit or Ctrl-C leaves\n",
                model.dir.filename().string());
-  return MakeLocalPartner(MakeBackend(model, options));
+  return MakeLocalPartner(StartEngine(model, options), BackendOf(model));
 }
 
 int RunChat(const ChatFlags& flags) {

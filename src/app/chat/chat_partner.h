@@ -27,7 +27,7 @@ class ChatPartner {
 };
 
 // The engine of this process, through the server's own request checks and reply.
-std::unique_ptr<ChatPartner> MakeLocalPartner(std::shared_ptr<const Backend> backend);
+std::unique_ptr<ChatPartner> MakeLocalPartner(std::shared_ptr<TokenEngine> engine, Backend backend);
 
 // A running OpenAI-compatible server at http://HOST[:PORT][/PATH], PATH with or without /v1.
 // `model` empty: the first one that the server lists. Throws StartupError when the URL is none or

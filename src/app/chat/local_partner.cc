@@ -75,11 +75,14 @@ class LocalExchange : public Exchange {
 
 class LocalPartner : public ChatPartner {
  public:
-  explicit LocalPartner(std::shared_ptr<const Backend> backend) : backend_(std::move(backend)) {}
+  LocalPartner(std::shared_ptr<TokenEngine> engine, Backend backend) : engine_(std::move(engine)) {
+    backend.engine = engine_.get();
+    backend_ = std::make_shared<const Backend>(std::move(backend));
+  }
 
   Status Stream(const json::object& body, const OnEvent& on_event,
                 const Interrupted& interrupted) override {
-    const FieldLimits limits{backend_->engine->vocab_size(), backend_->engine->max_model_len()};
+    const FieldLimits limits{engine_->vocab_size(), engine_->max_model_len()};
     const Result<CheckedFields> fields = CheckFields(body, kChat, limits);
     if (!fields.ok()) return fields.error();
     ReplyForm form;
@@ -87,22 +90,21 @@ class LocalPartner : public ChatPartner {
     Result<Request> request = MakeChatRequest(fields.value().values, *backend_, form, chat);
     if (!request.ok()) return request.error();
     const auto exchange = std::make_shared<LocalExchange>();
-    // Without a share in the engine: its own thread may be the last to let a reply go, and cannot
-    // end the engine then.
-    const std::shared_ptr<const Backend> backend(std::shared_ptr<const Backend>(), backend_.get());
-    std::make_shared<ChatCompletion>(backend, exchange, std::move(form), std::move(chat))
+    std::make_shared<ChatCompletion>(backend_, exchange, std::move(form), std::move(chat))
         ->Start({std::move(request).value()});
     return exchange->Run(on_event, interrupted);
   }
 
  private:
+  std::shared_ptr<TokenEngine> engine_;
   std::shared_ptr<const Backend> backend_;
 };
 
 }  // namespace
 
-std::unique_ptr<ChatPartner> MakeLocalPartner(std::shared_ptr<const Backend> backend) {
-  return std::make_unique<LocalPartner>(std::move(backend));
+std::unique_ptr<ChatPartner> MakeLocalPartner(std::shared_ptr<TokenEngine> engine,
+                                              Backend backend) {
+  return std::make_unique<LocalPartner>(std::move(engine), std::move(backend));
 }
 
 }  // namespace lapidary

@@ -33,9 +33,11 @@ class EngineAdapter : public TokenEngine {
   Engine engine_;
 };
 
-// Starts the engine; what is shared by all requests. Takes the weights out of `model`. Throws
-// StartupError.
-std::shared_ptr<Backend> MakeBackend(LoadedModel& model, const EngineOptions& options);
+// Takes the weights out of `model`. Throws StartupError.
+std::shared_ptr<TokenEngine> StartEngine(LoadedModel& model, const EngineOptions& options);
+
+// What is shared by all requests, but for the engine.
+Backend BackendOf(const LoadedModel& model);
 
 }  // namespace lapidary
 

@@ -123,8 +123,8 @@ json::object TellPlan(const MemoryPlan& plan) {
           {"page_tokens", kPageTokens}};
 }
 
-std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const MemoryPlan& plan,
-                                           const std::shared_ptr<Ops>& gpu, ApiServer& server) {
+void AttachModel(const ServeFlags& flags, const MemoryPlan& plan, const std::shared_ptr<Ops>& gpu,
+                 ApiServer& server) {
   LoadOptions load;
   load.ops = gpu;
   load.progress = [&server](uint64_t done, uint64_t total) { server.SetProgress(done, total); };
@@ -136,16 +136,17 @@ std::shared_ptr<const Backend> LoadBackend(const ServeFlags& flags, const Memory
   PrintDrafts(flags.model, model);
   fmt::print(stderr, "chat    {}\n",
              flags.skip_tokenizer ? "off: --skip-tokenizer-init" : model.chat.reason);
-  const std::shared_ptr<Backend> backend =
-      MakeBackend(model, WithModel(plan.options, flags.model, model));
-  backend->defaults = DefaultsOf(flags, model.generation);
-  backend->chat_defaults = ReadChatKwargs(flags.chat_kwargs);
-  backend->parses_reasoning = flags.reasoning_parser != "none";
-  backend->parses_tools = flags.tool_parser != "none";
-  backend->started_with = {{"flags", flags.told}, {"plan", TellPlan(plan)}};
-  backend->priority_order = flags.order;
-  if (flags.seed) backend->seeds = std::make_shared<SeedSequence>(*flags.seed);
-  return backend;
+  std::shared_ptr<TokenEngine> engine =
+      StartEngine(model, WithModel(plan.options, flags.model, model));
+  Backend backend = BackendOf(model);
+  backend.defaults = DefaultsOf(flags, model.generation);
+  backend.chat_defaults = ReadChatKwargs(flags.chat_kwargs);
+  backend.parses_reasoning = flags.reasoning_parser != "none";
+  backend.parses_tools = flags.tool_parser != "none";
+  backend.started_with = {{"flags", flags.told}, {"plan", TellPlan(plan)}};
+  backend.priority_order = flags.order;
+  if (flags.seed) backend.seeds = std::make_shared<SeedSequence>(*flags.seed);
+  server.Attach(std::move(engine), std::move(backend));
 }
 
 // SIGTERM or SIGINT: readiness ends at once, running requests finish; a second signal, or the
@@ -201,7 +202,7 @@ int RunServe(ServeFlags flags) {
   {
     const LoadingGuard guard(signals);
     const MemoryPlan plan = PlanServe(flags, gpu.get());
-    server.Attach(LoadBackend(flags, plan, gpu, server));
+    AttachModel(flags, plan, gpu, server);
   }
   fmt::print(stderr, "ready   in {:.2f} s\n",
              std::chrono::duration<double>(Clock::now() - start).count());

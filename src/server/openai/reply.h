@@ -34,9 +34,12 @@ class SeedSequence {
   std::atomic<uint64_t> num_drawn_{0};
 };
 
-// What all requests share. Lives as long as any of them.
+// What all requests share. Lives as long as any of them, but for the engine.
 struct Backend {
-  std::shared_ptr<TokenEngine> engine;
+  // Set by whoever serves, who owns it and lets nobody call it any more before he ends it. No reply
+  // has a share in it: the engine's own thread may be the last to let a reply go, and cannot end
+  // the engine, which waits for that thread.
+  TokenEngine* engine = nullptr;
   std::shared_ptr<const Tokenizer> tokenizer;  // null: token ids in and out, no chat
   SamplingDefaults defaults;
   TemplateRevision chat_template = TemplateRevision::kEdge;

@@ -28,7 +28,8 @@ Backend MakeBackend() {
   Backend backend;
   backend.tokenizer = std::make_shared<Tokenizer>(
       Tokenizer::Load(std::string(LAPIDARY_SOURCE_DIR) + "/models/pebble").value());
-  backend.engine = std::make_shared<NoEngine>(backend.tokenizer->vocab_size());
+  static NoEngine engine(backend.tokenizer->vocab_size());
+  backend.engine = &engine;
   return backend;
 }
 
