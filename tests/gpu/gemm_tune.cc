@@ -1,5 +1,7 @@
 #include "gemm_tune.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <limits>
