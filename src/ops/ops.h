@@ -113,7 +113,7 @@ class Ops {
   // read in this layer holds a page of the cache.
   virtual void CheckTables(const RowSet& rows, const AttentionSpec& spec, int layer) = 0;
   // out = softmax(q K^T) V with scale 1 over each row's visible keys; a chunk's rows read the keys
-  // of a sliding layer from scratch.                                               [T,H*Dh]
+  // of a sliding layer from scratch. A row of no slot is padding and gets zeros.    [T,H*Dh]
   virtual void Attention(Tensor out, Tensor q, const RowSet& rows, const AttentionSpec& spec) = 0;
   // GEMMA4.md 3.5: the top K experts of each row, ties to the lower id, and their weights.   [T,K]
   // i32, f32

@@ -466,8 +466,9 @@ struct DecodeKernel {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const UnitRange range = RangeOf<Config>(walk, item_keys);
     state.Clear();
-    for (int first = range.first_page / kPages * kPages; first <= range.last_page;
-         first += kPages) {
+    const bool empty = range.last_page < range.first_page;
+    for (int first = empty ? range.first_page : range.first_page / kPages * kPages;
+         first <= range.last_page; first += kPages) {
       const Present present = PresentOf(range, first);
       // A page that is not in the unit shows another one's keys; they are masked.
       uint32_t keys[kPages];

@@ -199,6 +199,13 @@ void AddDecode(OpCases& cases) {
     }
     cases.push_back(
         std::make_unique<AttentionCase>("one", shape, std::vector<CaseSequence>{{2500, 1}}));
+    // As a graph has them.
+    cases.push_back(std::make_unique<AttentionCase>(
+        "padding", shape, std::vector<CaseSequence>{{w + 9, 1}, {90, 1}, {0, 6}}));
+    cases.push_back(std::make_unique<AttentionCase>(
+        "padding4", shape, std::vector<CaseSequence>{{w + 9, 4}, {90, 3}, {0, 11}}));
+    cases.push_back(std::make_unique<AttentionCase>(
+        "padding200", shape, std::vector<CaseSequence>{{w + 9, 1}, {90, 1}, {0, 200}}));
     // Chunks beside decode rows; a chunk of one row, page and tile borders, one that begins past
     // its window.
     cases.push_back(
@@ -220,13 +227,16 @@ void AddSmall(OpCases& cases) {
         {150, 1}, {64, 9}, {70, 70, true}, {300, 100, true}};
     cases.push_back(std::make_unique<AttentionCase>("chunks", shape, sequences));
     cases.push_back(std::make_unique<AttentionCase>(
-        "verify", shape, std::vector<CaseSequence>{{200, 5}, {65, 9}, {9, 9}}));
+        "verify", shape, std::vector<CaseSequence>{{200, 5}, {65, 9}, {9, 9}, {0, 12}}));
+    cases.push_back(std::make_unique<AttentionCase>("padding", shape,
+                                                    std::vector<CaseSequence>{{200, 1}, {0, 5}}));
   }
   // More items of a window than blocks fit beside one another, and nearly as many as do.
   const AttentionShape pairs{"small", 4, 2, 256, 128}, fours{"small_group4", 8, 2, 256, 128};
   const auto add = [&](const char* what, const AttentionShape& shape, int count, int rows) {
     std::vector<CaseSequence> sequences;
     for (int i = 0; i < count; ++i) sequences.push_back({rows + (i % 15 == 0 ? 200 : i % 8), rows});
+    sequences.push_back({0, 10});
     cases.push_back(std::make_unique<AttentionCase>(what, shape, std::move(sequences)));
   };
   add("crowd", pairs, 150, 1);

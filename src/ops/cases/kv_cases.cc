@@ -10,7 +10,7 @@ namespace {
 constexpr int kLayers = 2, kPagesPerSlab = 3;
 
 int FirstKey(int end, int window) { return window > 0 ? std::max(0, end - window) : 0; }
-int FirstRow(const CaseSequence& s) { return s.context - s.num_rows; }
+int FirstRow(const CaseSequence& s) { return std::max(s.context - s.num_rows, 0); }
 int NumCells(const CaseSequence& s) { return (s.context + kPageTokens - 1) / kPageTokens; }
 
 // The first table cell a sequence needs: of its first visible key, or, where nothing is read, of
@@ -99,6 +99,14 @@ void PagedCase::MakeRows(TensorSet& set) {
   for (size_t b = 0; b < sequences_.size(); ++b) {
     const CaseSequence& s = sequences_[b];
     const auto slot = static_cast<int32_t>(b), chunk = static_cast<int32_t>(spans_.size());
+    if (s.is_padding()) {
+      const size_t end = positions.size() + static_cast<size_t>(s.num_rows);
+      positions.resize(end, 0);
+      key_ends.resize(end, 0);
+      slots.resize(end, -1);
+      chunks.resize(end, -1);
+      continue;
+    }
     if (s.chunk) {
       const int first_cell = FirstCell(s, shape_.window, true);
       spans_.push_back({static_cast<int32_t>(positions.size()), s.num_rows, FirstRow(s), slot,
@@ -175,7 +183,7 @@ AttentionSpec PagedCase::Spec(const TensorSet& set) const {
 int64_t PagedCase::VisibleKeys() const {
   int64_t keys = 0;
   for (const CaseSequence& s : sequences_)
-    keys += s.context - FirstKey(FirstRow(s) + 1, shape_.window);
+    if (!s.is_padding()) keys += s.context - FirstKey(FirstRow(s) + 1, shape_.window);
   return keys;
 }
 

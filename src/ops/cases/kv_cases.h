@@ -17,10 +17,12 @@ struct AttentionShape {
 };
 
 // A sequence whose last row sees `context` keys, its own among them; `num_rows` rows end there. A
-// chunk's sliding K and V lie in scratch.
+// chunk's sliding K and V lie in scratch. Rows of no context are padding: of no slot, without keys.
 struct CaseSequence {
   int context = 0, num_rows = 1;
   bool chunk = false;
+
+  bool is_padding() const { return context == 0; }
 };
 
 // Sequences with pages in shuffled order and the rows of one step. Keys that nobody may see are

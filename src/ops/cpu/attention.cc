@@ -105,6 +105,11 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
   const int64_t end = rows.key_ends.i32()[row];
   const int64_t begin = spec.window > 0 ? std::max<int64_t>(0, end - spec.window) : 0;
   const int64_t count = end - begin;
+  if (count <= 0) {
+    scratch.out.assign(static_cast<size_t>(group * dim), 0.0f);
+    WriteRow(out.Cols(kv_head * group * dim, group * dim), row, scratch.out.data(), group * dim);
+    return;
+  }
   scratch.scores.resize(static_cast<size_t>(group * count));
   scratch.out.assign(static_cast<size_t>(group * dim), 0.0f);
 
@@ -278,7 +283,7 @@ void CpuBackend::Attention(Tensor out, Tensor q, const RowSet& rows, const Atten
       const int64_t row = item / kv.num_kv_heads;
       const int kv_head = static_cast<int>(item % kv.num_kv_heads);
       const float* q_row = ReadRow(q, row, scratch.q) + kv_head * group_width;
-      CHECK(rows.key_ends.i32()[row] > 0, "row {} sees no key", row);
+      CHECK(rows.key_ends.i32()[row] > 0 || rows.slots.i32()[row] < 0, "row {} sees no key", row);
       AttendRow(out, q_row, rows, row, kv_head, spec, scratch);
     }
   });
