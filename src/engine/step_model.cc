@@ -93,14 +93,21 @@ void Gemma4StepModel::Restart(const StepModelOptions& options) {
 int64_t Gemma4StepModel::WarmUp() {
   Tables tables(options_);
   BatchBuilder builder(tables.full(), tables.sliding(), window());
-  // As many rows as a step may have, whatever their prompts' lengths.
-  const int longest = (options_.table_cells - 1) * kPageTokens;
-  for (int slot = 0, left = options_.limits.max_rows; slot < options_.max_running && left > 0;
-       ++slot, left -= longest)
-    builder.AddChunk(slot, 0, std::vector<int32_t>(static_cast<size_t>(std::min(left, longest)), 0),
-                     1, {});
-  Forward(builder.Build());
-  builder.Clear();
+  // Products choose their kernels by the number of rows, and a kernel's first use may take memory:
+  // a step of each power of two and of a quarter more, in the end one of as many rows as there may
+  // be, whatever their prompts' lengths.
+  const int longest = (options_.table_cells - 1) * kPageTokens, most = options_.limits.max_rows;
+  const auto read = [&](int num_rows) {
+    for (int slot = 0, left = num_rows; slot < options_.max_running && left > 0;
+         ++slot, left -= longest)
+      builder.AddChunk(
+          slot, 0, std::vector<int32_t>(static_cast<size_t>(std::min(left, longest)), 0), 1, {});
+    Forward(builder.Build());
+    builder.Clear();
+  };
+  for (int num_rows = 1; num_rows < most; num_rows *= 2)
+    for (const int of : {num_rows, num_rows * 5 / 4}) read(std::min(of, most));
+  read(most);
   const int rows = 1 + options_.max_drafts;
   const std::vector<int32_t> tokens(static_cast<size_t>(rows), 0);
   for (int slot = 0;
