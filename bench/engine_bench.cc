@@ -28,6 +28,7 @@ constexpr int kMaxLength = 4096;
 // 50 sliding layers of window 1024, 10 full ones.
 KvLayout BigLayout() {
   std::vector<KvLayerShape> layers;
+  layers.reserve(60);
   for (int i = 0; i < 60; ++i)
     layers.push_back(i % 6 == 5 ? KvLayerShape{true, true, 4, 512}
                                 : KvLayerShape{false, true, 16, 256});
@@ -120,6 +121,7 @@ Request MakeRequest(int index, int vocab_size) {
 std::vector<double> MeasureSteps(const Tokenizer& tokenizer, int num_requests) {
   const int vocab_size = tokenizer.vocab_size();
   std::vector<std::unique_ptr<Client>> clients;
+  clients.reserve(static_cast<size_t>(num_requests));
   for (int i = 0; i < num_requests; ++i) clients.push_back(std::make_unique<Client>(tokenizer));
   std::vector<double> marks;  // the engine thread's; the last request starts last
   std::promise<void> done;
@@ -154,7 +156,7 @@ void BM_HostStep(benchmark::State& state) {
   const auto num_requests = static_cast<int>(state.range(0));
   std::vector<double> steps = MeasureSteps(tokenizer.value(), num_requests);
   size_t next = 0;
-  for (auto _ : state) state.SetIterationTime(steps[next++]);
+  for ([[maybe_unused]] auto _ : state) state.SetIterationTime(steps[next++]);
   std::sort(steps.begin(), steps.end());
   state.counters["median_us"] = steps[steps.size() / 2] * 1e6;
   state.counters["p99_us"] = steps[steps.size() * 99 / 100] * 1e6;
@@ -175,6 +177,7 @@ void BM_PrefixLookUp(benchmark::State& state) {
   SlabPool pool(layout, 4096);
   PrefixCache cache(layout, pool);
   std::vector<int32_t> tokens;
+  tokens.reserve(kCells * kPageTokens);
   for (int i = 0; i < kCells * kPageTokens; ++i)
     tokens.push_back(static_cast<int32_t>(Mix(static_cast<uint64_t>(i)) % 262144));
   const CacheSalt salt{};
@@ -187,7 +190,7 @@ void BM_PrefixLookUp(benchmark::State& state) {
     node = cache.Register(salt, node, std::span(tokens).subspan(cell * kPageTokens, kPageTokens),
                           *full, *sliding, true);
   }
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     PrefixCache::Match match = cache.Find(salt, tokens);
     CHECK(match.num_cells == kCells, "{} cells", match.num_cells);
     const int first_sliding = kCells - 1024 / kPageTokens;

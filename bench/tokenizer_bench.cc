@@ -28,7 +28,7 @@ std::string LicenceTexts() {
 }
 
 void BM_Load(benchmark::State& state) {
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const auto tokenizer = Tokenizer::Load(tokenizer_dir);
     CHECK(tokenizer.ok(), "{}", tokenizer.error().message);
     benchmark::DoNotOptimize(&tokenizer);
@@ -41,7 +41,7 @@ void BM_Encode(benchmark::State& state) {
   CHECK(tokenizer.ok(), "{}", tokenizer.error().message);
   const std::string text = LicenceTexts();
   size_t ids = 0;
-  for (auto _ : state) ids = tokenizer.value().Encode(text).size();
+  for ([[maybe_unused]] auto _ : state) ids = tokenizer.value().Encode(text).size();
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(text.size()));
   state.counters["ids"] = static_cast<double>(ids);
 }

@@ -38,6 +38,7 @@ class Program {
     if (pid_ == 0) {
       if (!on_terminal) dup2(in[0], 0), dup2(out[1], 1), dup2(err[1], 2);
       std::vector<char*> argv;
+      argv.reserve(args.size() + 1);
       for (std::string& arg : args) argv.push_back(arg.data());
       argv.push_back(nullptr);
       execv(path.c_str(), argv.data());

@@ -15,6 +15,7 @@ const std::set<std::string> kKnown = {"--model-path", "--port", "--max-model-len
 Result<std::vector<std::string>> Prepare(std::vector<std::string> args) {
   args.insert(args.begin(), {"lapidary", "serve"});
   std::vector<char*> argv;
+  argv.reserve(args.size() + 1);
   for (std::string& arg : args) argv.push_back(arg.data());
   return PrepareArguments(static_cast<int>(argv.size()), argv.data(), kKnown);
 }

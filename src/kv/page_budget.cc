@@ -12,7 +12,7 @@ int64_t CeilDiv(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
 PageCount KvFormula::Pages(int num_tokens) const {
   const int64_t cells = CeilDiv(Positions(num_tokens), kPageTokens);
   // A span of n positions touches one page more at the worst alignment.
-  const int64_t span = int64_t{layout_.window} + 2 * max_drafts_ + 1;
+  const int64_t span = int64_t{layout_.window} + int64_t{2} * max_drafts_ + 1;
   PageCount pages;
   if (layout_.full_page_bytes > 0) pages.full = cells;
   if (layout_.sliding_page_bytes > 0)

@@ -33,6 +33,7 @@ double MedianSeconds(Device& device, int launches, const std::function<void(int)
   graph->Launch();
   device.Synchronize();
   std::vector<double> ms;
+  ms.reserve(static_cast<size_t>(repeats));
   for (int i = 0; i < repeats; ++i) ms.push_back(device.Time([&] { graph->Launch(); }));
   return Median(ms) * 1e-3 / launches;
 }

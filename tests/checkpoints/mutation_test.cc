@@ -109,6 +109,7 @@ TEST(Mutations, EachIsRefusedByNameOrLoadsAMapThatFitsItsConfig) {
   const std::vector<Mutation>& kinds = Mutations();
   ASSERT_GE(kinds.size(), 25u);
   std::vector<FolderFiles> good;
+  good.reserve(std::size(kTinyFamilies));
   for (const std::string& family : kTinyFamilies) good.push_back(TinyCheckpoint(family));
   Random random(20260405);
   const int num_mutations = Rounds(500);

@@ -314,7 +314,7 @@ void AddConfigMutations(std::vector<Mutation>& all) {
   const auto change = [](std::string name, auto apply) {
     return Mutation{std::move(name), [apply](FolderFiles& files, Random& random) {
                       json::object root = json::parse(files["config.json"]).get_object();
-                      const Verdict verdict = apply(root, random);
+                      Verdict verdict = apply(root, random);
                       files["config.json"] = json::serialize(root);
                       return verdict;
                     }};
@@ -377,7 +377,7 @@ void AddIndexMutations(std::vector<Mutation>& all) {
                                                                            : "dense";
     files = TinyShardedCheckpoint(family, 3);
   };
-  constexpr const char* kIndex = "model.safetensors.index.json";
+  static constexpr const char* kIndex = "model.safetensors.index.json";
   all.push_back({"a shard is missing", [shards](FolderFiles& files, Random& random) {
                    shards(files);
                    const std::string name =

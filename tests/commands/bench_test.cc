@@ -207,9 +207,9 @@ TEST_F(BenchTest, WhatCannotBe) {
 TEST(BenchDrafts, InTurnWithEqualTokens) {
   ScratchFolder folder;
   const fs::path record_file = folder.path() / "record.json";
+  const std::string prompts = LAPIDARY_SOURCE_DIR "/models/pebble/skills.jsonl";
   const ProgramResult result = Bench(
-      {"latency", "--compare-drafts", "--prompts",
-       LAPIDARY_SOURCE_DIR "/models/pebble/skills.jsonl", "--num-prompts", "6", "--output-len",
+      {"latency", "--compare-drafts", "--prompts", prompts, "--num-prompts", "6", "--output-len",
        "48", "--temperature", "0.7", "--repeats", "2", "--output-json", record_file.string()});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("decode speed with drafts / without: "));

@@ -85,7 +85,7 @@ TEST(Plan, BytesOfThePublishedModels) {
     EXPECT_EQ(Amount(plan, "weight_bytes"), 2 * Elements(m, false));
     EXPECT_EQ(Amount(plan, "sliding_page_bytes"), 64 * m.sliding_token_bytes);
     EXPECT_EQ(Amount(plan, "sliding_pages_per_slab"), m.sliding_pages);
-    EXPECT_EQ(Amount(plan, "slab_bytes"), m.sliding_pages * 64 * m.sliding_token_bytes);
+    EXPECT_EQ(Amount(plan, "slab_bytes"), int64_t{64} * m.sliding_pages * m.sliding_token_bytes);
     EXPECT_EQ(Amount(plan, "unused_slab_bytes"), 0);
     // A token and KV head of a folded full layer has 640 columns instead of 1024.
     EXPECT_EQ(plan.at("kv_folded").as_bool(), m.k_is_v);

@@ -56,6 +56,7 @@ std::vector<Answer> Ask(AnyEngine& engine, const Request& request) {
   CHECK(status.ok(), "{}", status.error().message);
   CHECK(answers.Wait(static_cast<size_t>(request.num_choices)), "no answer");
   std::vector<Answer> result;
+  result.reserve(static_cast<size_t>(request.num_choices));
   for (int choice = 0; choice < request.num_choices; ++choice)
     result.push_back(answers.At(request.id, choice));
   return result;

@@ -164,7 +164,8 @@ TEST_P(CrowdTest, EqualsAlone) {
   EXPECT_TRUE(preemptions > 0 || (pebble() && rounds < 20));
   EXPECT_GT(hits, 0);
   EXPECT_GT(drafted, 0);
-  PrintGoal("G6", rounds * size, rounds * size, !HasFailure());
+  const int64_t num_requests = int64_t{rounds} * size;
+  PrintGoal("G6", num_requests, num_requests, !HasFailure());
 }
 
 // One slot: whatever A left in it when it was cut, B does not see.

@@ -85,7 +85,8 @@ std::vector<float> LogitsOf(const Case& c) {
   std::vector<float> logits(24);
   for (size_t i = 0; i < logits.size(); ++i) {
     const size_t rank = i * 7 % logits.size();
-    logits[i] = c.ties ? -0.5f * static_cast<float>(rank / 4) : -0.23f * static_cast<float>(rank);
+    const size_t tied = rank / 4;
+    logits[i] = c.ties ? -0.5f * static_cast<float>(tied) : -0.23f * static_cast<float>(rank);
   }
   return logits;
 }

@@ -92,7 +92,7 @@ TEST_F(ApiServerTest, ChatStreamsWhatItAnswersAtOnce) {
   int num_roles = 0, num_done = 0;
   for (size_t at = stream.find("data: "); at != std::string::npos;
        at = stream.find("data: ", at + 1)) {
-    const std::string line = stream.substr(at + 6, stream.find("\n", at) - at - 6);
+    const std::string line = stream.substr(at + 6, stream.find('\n', at) - at - 6);
     if (line.starts_with("[DONE]")) {
       ++num_done;
       continue;

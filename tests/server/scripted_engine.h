@@ -43,7 +43,7 @@ class ScriptedEngine : public TokenEngine {
     }
     if (endless) {
       const std::lock_guard lock(mutex_);
-      sinks_[request.id] = std::move(sink);
+      sinks_[request.id] = sink;
     }
     if (!script.empty()) return Ok{};
     for (int choice = 0; choice < request.num_choices; ++choice)

@@ -62,7 +62,7 @@ void FakeDevice::Apply(const StepPlan& plan) {
   for (const int32_t slot : plan.freed_slots) {
     CHECK(!slots_.at(static_cast<size_t>(slot)).tokens.empty(), "slot {} is free already", slot);
     slots_.at(static_cast<size_t>(slot)) = {};
-    for (auto& table : tables_) std::fill_n(table.begin() + slot * cells_, cells_, -1);
+    for (auto& table : tables_) std::fill_n(table.begin() + ptrdiff_t{slot} * cells_, cells_, -1);
   }
   for (const SlotStart& start : plan.starts) Start(start);
   for (const TableChange& change : plan.table_changes) {
@@ -127,7 +127,7 @@ void FakeDevice::Spoil(int32_t slot) {
       const auto k = static_cast<size_t>(kind);
       const int32_t page = tables_[k][static_cast<size_t>(slot * cells_ + cell)];
       if (page < 0 || std::count(tables_[k].begin(), tables_[k].end(), page) != 1) continue;
-      std::fill_n(pages_[k].begin() + page * kPageTokens, kPageTokens, 0u);
+      std::fill_n(pages_[k].begin() + ptrdiff_t{page} * kPageTokens, kPageTokens, 0u);
     }
 }
 

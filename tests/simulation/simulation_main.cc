@@ -82,6 +82,7 @@ void RunSeeds(const Flags& flags, int64_t num_seeds, Totals& totals) {
   const int num_threads = flags.threads > 0 ? flags.threads : std::max(1, hardware);
   std::atomic<int64_t> next{0};
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(num_threads));
   for (int t = 0; t < num_threads; ++t)
     threads.emplace_back([&] {
       for (int64_t i = next++; i < num_seeds; i = next++) {

@@ -233,6 +233,7 @@ void Simulator::CheckCache() {
   while (length > 1 && !scheduler_.Fits(length + 1)) length /= 2;
   if (!scheduler_.Fits(length + 1)) return;
   std::vector<int32_t> prompt;
+  prompt.reserve(static_cast<size_t>(length));
   for (int i = 0; i < length; ++i) prompt.push_back(static_cast<int32_t>(Below(3)));
   const int pages = (length - 1) / kPageTokens;
   CHECK(RunAlone(prompt, 1) == 0, "an empty cache has something");

@@ -96,6 +96,7 @@ TEST_F(SoakTest, OverloadIsPolite) {
   std::vector<double> refusals;  // ms
   std::atomic<int> num_served{0}, num_wrong{0};
   std::vector<std::thread> clients;
+  clients.reserve(kClients);
   for (int i = 0; i < kClients; ++i)
     clients.emplace_back([&, i] {
       for (int attempt = 0; attempt < 10'000; ++attempt) {
@@ -139,6 +140,7 @@ TEST_F(SoakTest, NothingIsLeftBehind) {
   const int files_before = CountEntries("/proc/self/fd");
   std::atomic<int> next{0}, num_cancelled{0}, num_served{0}, num_refused{0}, num_wrong{0};
   std::vector<std::thread> clients;
+  clients.reserve(8);
   for (int i = 0; i < 8; ++i)
     clients.emplace_back([&] {
       for (int id = next++; id < num_requests; id = next++) {

@@ -18,8 +18,9 @@ int rounds_percent = 100, first_round = 0;
 std::string tokenizer_dir;
 
 bool ReadNumber(std::string_view text, int least, int most, int& value) {
-  const char* end = text.data() + text.size();
-  const auto [stop, code] = std::from_chars(text.data(), end, value);
+  const char* const begin = text.data();
+  const char* const end = begin + text.size();
+  const auto [stop, code] = std::from_chars(begin, end, value);
   return code == std::errc() && stop == end && least <= value && value <= most;
 }
 

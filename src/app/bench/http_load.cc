@@ -174,7 +174,7 @@ class Load {
   }
 
  private:
-  static void Rethrow(std::exception_ptr failure) {
+  static void Rethrow(const std::exception_ptr& failure) {
     if (failure) std::rethrow_exception(failure);
   }
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
@@ -197,7 +197,8 @@ class Load {
         co_await freed_.async_wait(asio::redirect_error(use_awaitable, cancelled));
       }
       ++num_open_;
-      asio::co_spawn(context_, Ask(i), [this, i](std::exception_ptr failure) { End(i, failure); });
+      asio::co_spawn(context_, Ask(i),
+                     [this, i](const std::exception_ptr& failure) { End(i, failure); });
     }
   }
 
@@ -226,7 +227,7 @@ class Load {
     if (trace.num_output == 0) trace.error = "the reply has no usage: tokens cannot be counted";
   }
 
-  void End(size_t index, std::exception_ptr failure) {
+  void End(size_t index, const std::exception_ptr& failure) {
     run_.duration_s = Now();
     ++num_done_;
     --num_open_;
@@ -283,15 +284,16 @@ Result<std::string> HttpGet(const LoadTarget& target, const std::string& path) {
   asio::io_context context;
   const auto endpoints = Resolve(context, target);
   Result<std::string> answer = std::string();
-  asio::co_spawn(context, Get(target, endpoints, path, answer), [&](std::exception_ptr failure) {
-    try {
-      if (failure) std::rethrow_exception(failure);
-    } catch (const std::exception& error) {
-      answer =
-          Error{fmt::format("http://{} does not answer: {}", target.url.authority(), error.what()),
-                "", ""};
-    }
-  });
+  asio::co_spawn(
+      context, Get(target, endpoints, path, answer), [&](const std::exception_ptr& failure) {
+        try {
+          if (failure) std::rethrow_exception(failure);
+        } catch (const std::exception& error) {
+          answer = Error{
+              fmt::format("http://{} does not answer: {}", target.url.authority(), error.what()),
+              "", ""};
+        }
+      });
   context.run();
   return answer;
 }

@@ -37,7 +37,7 @@ class HttpCall {
     tcp::resolver::results_type found;
     resolver.async_resolve(url_.host_name(), url_.port, [&](const error_code& code, auto results) {
       code_ = code;
-      found = results;
+      found = std::move(results);
     });
     if (!Wait() || code_) return Failed("is not known");
     asio::async_connect(socket_, found,
@@ -132,7 +132,7 @@ class RemotePartner : public ChatPartner {
     json::object whole = body;
     whole["model"] = model_;
     HttpCall call(url_, interrupted);
-    const Status begun =
+    Status begun =
         call.Begin(http::verb::post, "/v1/chat/completions", api_key_, json::serialize(whole));
     if (!begun.ok() || call.stopped()) return begun;
     if (call.status() != 200) {

@@ -58,6 +58,7 @@ std::vector<Scheduler::Sequence*> Scheduler::HeadByPrefix() const {
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<Sequence*> head;
+  head.reserve(ranked.size());
   for (const auto& [rank, sequence] : ranked) head.push_back(sequence);
   return head;
 }
@@ -197,7 +198,7 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence& sequence) {
   if (sequence.cached_tokens < 0) {
     sequence.cached_tokens = cells * kPageTokens;
     counters_.cache_queries += sequence.num_prompt;
-    counters_.cache_hits += cells * kPageTokens;
+    counters_.cache_hits += sequence.cached_tokens;
   }
   if (PlanChunk(sequence, num_rows)) return Admission::kAdmitted;
   Retract(sequence);

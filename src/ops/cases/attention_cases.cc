@@ -44,7 +44,7 @@ class QkvStoreCase : public OpCase {
     paged_.Make(set, false);
     const int64_t dim = paged_.shape().head_dim;
     q_width_ = has_q_ ? paged_.shape().num_heads * dim : 0;
-    const int64_t width = q_width_ + (has_kv_ ? 2 * paged_.shape().num_kv_heads * dim : 0);
+    const int64_t width = q_width_ + (has_kv_ ? dim * 2 * paged_.shape().num_kv_heads : 0);
     qkv_ = set.Normal(paged_.num_rows(), width, 2.0);
     q_norm_ = set.NormalVector(dim, 0.2, 1.0);
     k_norm_ = set.NormalVector(dim, 0.2, 1.0);
@@ -67,7 +67,7 @@ class QkvStoreCase : public OpCase {
     const int64_t read = has_kv_ ? kv * dim * (k_eq_v_ ? 1 : 2) : 0;
     const int64_t stored =
         has_kv_ ? kv * KvRowColumns(paged_.shape().head_dim, paged_.shape().fold_columns) : 0;
-    const int64_t q = has_q_ ? 2 * paged_.shape().num_heads * dim : 0;
+    const int64_t q = has_q_ ? dim * 2 * paged_.shape().num_heads : 0;
     return paged_.num_rows() * (q + read + stored) * 2;
   }
   bool in_bench() const override {
@@ -194,6 +194,7 @@ void AddDecode(OpCases& cases) {
     cases.push_back(std::make_unique<AttentionCase>("borders", shape, borders));
     for (const int q : {2, 4, 5, 9}) {
       std::vector<CaseSequence> verify;
+      verify.reserve(borders.size());
       for (const CaseSequence& s : borders) verify.push_back({std::max(s.context, q), q});
       cases.push_back(std::make_unique<AttentionCase>(fmt::format("verify{}", q), shape, verify));
     }

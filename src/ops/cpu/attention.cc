@@ -217,13 +217,13 @@ void CpuBackend::StoreKv(Tensor k, Tensor v, const RowSet& rows, const Attention
     const int32_t position = rows.positions.i32()[t];
     const int64_t element = SizeOf(kv.dtype);
     const int64_t offset =
-        position % kPageTokens * (kv.folded() ? kv.row_columns() : kv.head_dim) * element;
+        element * (position % kPageTokens) * (kv.folded() ? kv.row_columns() : kv.head_dim);
     const float* k_row = ReadRow(k, t, k_scratch);
     const float* v_row = ReadRow(v, t, v_scratch);
     const auto store = [&](const Place& at) {
       for (int head = 0; head < kv.num_kv_heads; ++head) {
-        const float* const k_head = k_row + head * kv.head_dim;
-        const float* const v_head = v_row + head * kv.head_dim;
+        const float* const k_head = k_row + int64_t{head} * kv.head_dim;
+        const float* const v_head = v_row + int64_t{head} * kv.head_dim;
         char* const keys = at.kv->Keys(at.page, head) + offset;
         if (!kv.folded()) {
           CopyIn(keys, kv.dtype, k_head, kv.head_dim);

@@ -20,7 +20,7 @@ float FinishDot(const Vec (&acc)[kParts], const float* x, const uint16_t* w, int
                 int64_t k_end) {
   if (k == k_end) return SumLanes(acc);
   alignas(64) float lanes[16];
-  for (int part = 0; part < kParts; ++part) StoreFloats(lanes + part * kVecLanes, acc[part]);
+  for (int64_t part = 0; part < kParts; ++part) StoreFloats(lanes + part * kVecLanes, acc[part]);
   for (int l = 0; k + l < k_end; ++l) {
     const uint32_t bits = static_cast<uint32_t>(w[k + l]) << 16;
     float weight;
@@ -28,7 +28,7 @@ float FinishDot(const Vec (&acc)[kParts], const float* x, const uint16_t* w, int
     lanes[l] = __builtin_fmaf(x[k + l], weight, lanes[l]);
   }
   Vec sums[kParts];
-  for (int part = 0; part < kParts; ++part) sums[part] = LoadFloats(lanes + part * kVecLanes);
+  for (int64_t part = 0; part < kParts; ++part) sums[part] = LoadFloats(lanes + part * kVecLanes);
   return SumLanes(sums);
 }
 
@@ -44,9 +44,9 @@ void RowTile(const LinearParams& p, int64_t column) {
   for (int c = 0; c < C; ++c) w[c] = WeightColumn(p, column + c);
   Vec acc[C][kParts];
   for (int c = 0; c < C; ++c)
-    for (int part = 0; part < kParts; ++part) acc[c][part] = ZeroLanes();
+    for (int64_t part = 0; part < kParts; ++part) acc[c][part] = ZeroLanes();
   const auto step = [&](int64_t k) __attribute__((always_inline)) {
-    for (int part = 0; part < kParts; ++part) {
+    for (int64_t part = 0; part < kParts; ++part) {
       const Vec values = LoadFloats(p.x + k + part * kVecLanes);
       for (int c = 0; c < C; ++c)
         acc[c][part] = Fma(values, LoadBf16(w[c] + k + part * kVecLanes), acc[c][part]);
@@ -73,8 +73,8 @@ void TilePart(const float* const (&x)[R], const uint16_t* const (&w)[C], float* 
               int64_t k_end) {
   Vec sums[R][C];
   const bool is_first = k < 16;
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c)
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t c = 0; c < C; ++c)
       sums[r][c] = is_first ? ZeroLanes() : LoadFloats(lanes + (r * C + c) * 16);
   for (; k < k_end; k += 16) {
     Vec weights[C];
@@ -84,8 +84,8 @@ void TilePart(const float* const (&x)[R], const uint16_t* const (&w)[C], float* 
       for (int c = 0; c < C; ++c) sums[r][c] = Fma(values, weights[c], sums[r][c]);
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) StoreFloats(lanes + (r * C + c) * 16, sums[r][c]);
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t c = 0; c < C; ++c) StoreFloats(lanes + (r * C + c) * 16, sums[r][c]);
 }
 
 // A stretch [begin, end) of the whole sixteens of K.
@@ -107,10 +107,10 @@ void Tile(const LinearParams& p, int64_t row, int64_t column, const Panel& panel
       TilePart<R, C>(x, w, lanes + lane, k + lane, k_end);
   }
   if (panel.end != panel.whole) return;
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) {
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t c = 0; c < C; ++c) {
       Vec sums[kParts];
-      for (int part = 0; part < kParts; ++part)
+      for (int64_t part = 0; part < kParts; ++part)
         sums[part] = LoadFloats(lanes + (r * C + c) * 16 + part * kVecLanes);
       p.y[(row + r) * p.y_stride + column + c] = FinishDot(sums, x[r], w[c], panel.whole, p.k);
     }

@@ -77,8 +77,8 @@ class CpuOpsTest : public testing::Test {
 };
 
 TEST(CpuMath, ExpAndTanhAreCloseToTheLibrary) {
-  for (double x = -90; x < 90; x += 0.00137) {
-    const auto f = static_cast<float>(x);
+  for (int i = 0; i < 131387; ++i) {
+    const auto f = static_cast<float>(-90 + i * 0.00137);
     const double expected = std::exp(static_cast<double>(f));
     if (expected > 1e-37 && expected < 3e38) {
       ASSERT_NEAR(cpu::Exp(f) / expected, 1.0, 3e-7) << f;
@@ -155,7 +155,7 @@ TEST_F(CpuOpsTest, RopeRotatesThePairsOfTheSpec) {
                                                 {48, 1.0, 10000.0},
                                                 {96, 0.25, 1000000.0}}) {
     const int heads = 3;
-    Owned x(4, heads * head_dim);
+    Owned x(4, int64_t{heads} * head_dim);
     Fill(x);
     std::vector<float> before = x.data;
     OwnedRows rows;
@@ -165,7 +165,7 @@ TEST_F(CpuOpsTest, RopeRotatesThePairsOfTheSpec) {
     for (int64_t t = 0; t < 4; ++t)
       for (int h = 0; h < heads; ++h)
         for (int j = 0; j < half; ++j) {
-          const auto at = static_cast<size_t>(t * heads * head_dim + h * head_dim + j);
+          const auto at = static_cast<size_t>((t * heads + h) * head_dim + j);
           const auto pair = at + static_cast<size_t>(half);
           const auto frequency = static_cast<float>(1.0 / std::pow(theta, 2.0 * j / head_dim));
           const double angle =
@@ -218,7 +218,8 @@ TEST_F(CpuOpsTest, AttentionReadsExactlyTheVisibleKeys) {
     for (const int end : {1, 2, 23, 24, 25, 63, 64, 65, 127, 128, 129, 150})
       for (int s = 0; s < 2; ++s) rows.Add(end - 1, s);
     const RowSet view = rows.View();
-    Owned q(view.num_rows(), heads * dim), out(view.num_rows(), heads * dim);
+    const int64_t columns = int64_t{heads} * dim;
+    Owned q(view.num_rows(), columns), out(view.num_rows(), columns);
     Fill(q);
     ops_->Attention(out.tensor, q.tensor, view, spec);
     for (int64_t t = 0; t < view.num_rows(); ++t) {
@@ -255,7 +256,7 @@ TEST_F(CpuOpsTest, AMissingPageIsACheckNotAClamp) {
   spec.window = 16;
   spec.num_heads = 1;
   Owned q(1, 32, 0.5f), out(1, 32);
-  const auto attend = [&](std::vector<int32_t> pages, int end) {
+  const auto attend = [&](const std::vector<int32_t>& pages, int end) {
     OwnedRows rows;
     rows.AddSlot(pages);
     rows.Add(end - 1, 0);
@@ -279,10 +280,10 @@ TEST_F(CpuOpsTest, AChunkReadsScratchAndKeepsWhatHasAPage) {
   spec.window = window;
   spec.num_heads = 2;
   spec.scratch = spec.kv;
-  std::vector<float> scratch(6 * 2 * kPageTokens * dim, kNan);
+  std::vector<float> scratch(size_t{6 * 2 * kPageTokens} * dim, kNan);
   spec.scratch.base = reinterpret_cast<char*>(scratch.data());
   spec.scratch.num_pages = 6;
-  Owned k(before + rows, dim), v(before + rows, dim), q(rows, 2 * dim);
+  Owned k(before + rows, dim), v(before + rows, dim), q(rows, int64_t{2} * dim);
   Fill(k, 0.3);
   Fill(v);
   Fill(q);
@@ -298,7 +299,7 @@ TEST_F(CpuOpsTest, AChunkReadsScratchAndKeepsWhatHasAPage) {
   OwnedRows paged;
   paged.AddSlot(table);
   for (int p = before; p < before + rows; ++p) paged.Add(p, 0);
-  Owned expected(rows, 2 * dim), out(rows, 2 * dim);
+  Owned expected(rows, q.tensor.cols()), out(rows, q.tensor.cols());
   ops_->Attention(expected.tensor, q.tensor, paged.View(), spec);
 
   BatchBuilder builder(MakeTensor(table.data(), DType::kI32, 1, 4),

@@ -130,6 +130,7 @@ std::vector<std::pair<int32_t, float>> RowLogprobs::Top(int n) const {
   }
   std::sort(best.begin(), best.end(), better);
   std::vector<std::pair<int32_t, float>> top;
+  top.reserve(best.size());
   for (const int32_t id : best) top.emplace_back(id, of(id));
   return top;
 }

@@ -20,6 +20,7 @@ const std::vector<double> kProbs = {0.4, 0.25, 0.15, 0.1, 0.06, 0.04};
 
 std::vector<float> Logits() {
   std::vector<float> logits;
+  logits.reserve(kProbs.size());
   for (const double p : kProbs) logits.push_back(static_cast<float>(std::log(p)));
   return logits;
 }
@@ -67,6 +68,7 @@ TEST(Sampling, DrawsFollowTheFilteredDistribution) {
   double sum = 0;
   for (const double p : kProbs) sum += p * p;
   std::vector<double> squared;
+  squared.reserve(kProbs.size());
   for (const double p : kProbs) squared.push_back(p * p / sum);
   ExpectDraws(row, squared);
 }
@@ -126,8 +128,10 @@ std::optional<int32_t> SlowSample(std::vector<float> logits, const SamplingRow& 
   for (const Candidate& c : candidates) sum += c.weight;
   const double target = UniformAt(row.seed, row.choice, row.position) * sum;
   double reached = 0;
-  for (const Candidate& c : candidates)
-    if ((reached += c.weight) > target) return c.id;
+  for (const Candidate& c : candidates) {
+    reached += c.weight;
+    if (reached > target) return c.id;
+  }
   return candidates.front().id;
 }
 

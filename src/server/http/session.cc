@@ -218,7 +218,8 @@ void Session::Respond(HttpResponse response, bool close) {
   std::string head = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
                                  response.status, std::string_view(reason.data(), reason.size()),
                                  response.content_type, response.body.size());
-  for (const auto& [name, value] : response.headers) head += name + ": " + value + "\r\n";
+  for (const auto& [name, value] : response.headers)
+    head.append(name).append(": ").append(value).append("\r\n");
   head += keep_alive_ ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   Arm(Phase::kStreaming, shared_->limits.stalled_write);
   complete_ = true;
@@ -233,7 +234,8 @@ void Session::StartStream(const std::vector<std::pair<std::string, std::string>>
   out_ +=
       "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
       "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
-  for (const auto& [name, value] : headers) out_ += name + ": " + value + "\r\n";
+  for (const auto& [name, value] : headers)
+    out_.append(name).append(": ").append(value).append("\r\n");
   if (chunked_) out_ += "Transfer-Encoding: chunked\r\n";
   out_ += keep_alive_ ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   last_write_ = Clock::now();

@@ -29,7 +29,8 @@ std::shared_ptr<SessionShared> MakeShared() {
     CHECK(request->path.size() + request->query.size() <= 128, "path");
     HttpResponse response;
     response.body = request->method + " " + request->path + " ? " + request->query + "\n";
-    for (const auto& [name, value] : request->headers) response.body += name + ":" + value + "\n";
+    for (const auto& [name, value] : request->headers)
+      response.body.append(name).append(":").append(value).append("\n");
     response.body += request->body;
     exchange->Respond(std::move(response));
   };

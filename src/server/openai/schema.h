@@ -34,7 +34,7 @@ inline constexpr unsigned kNative = 16, kSamplingParams = 32;  // /generate, and
 inline constexpr unsigned kGenerating = kChat | kCompletions;
 inline constexpr unsigned kSampling = kGenerating | kSamplingParams;
 
-struct Field {
+struct Field {  // NOLINT(clang-analyzer-optin.performance.Padding): as its rows read
   std::string_view name;
   FieldType type;
   unsigned endpoints;

@@ -101,6 +101,7 @@ std::vector<OpTiming> OpTimer::MeasureDraws(int rows) const {
       device.CopyIn(logits.back().data(), values.data(), bytes);
     }
     std::vector<Tensor> tensors;
+    tensors.reserve(logits.size());
     for (const DeviceMemory& copy : logits)
       tensors.push_back(MakeTensor(copy.data(), DType::kF32, rows, kVocab));
     const double seconds = MedianDrawSeconds(ops_, kLaunches, tensors, Queries(draw, rows));

@@ -115,6 +115,7 @@ double StepTimer::MeasureStep(int batch, int context) {
   const int launches =
       std::clamp(static_cast<int>(kSampleMs / Milliseconds(*graph, 1)), 1, kMaxLaunches);
   std::vector<double> ms;
+  ms.reserve(kSamples);
   for (int i = 0; i < kSamples; ++i) ms.push_back(Milliseconds(*graph, launches));
   return Median(ms);
 }
@@ -130,6 +131,7 @@ ProductTime StepTimer::MeasureProducts(int batch, int context) {
   const int launches =
       std::clamp(static_cast<int>(kSampleMs / Milliseconds(*with, 1)), 1, kMaxLaunches);
   std::vector<double> differences;
+  differences.reserve(kSamples);
   for (int i = 0; i < kSamples; ++i)
     differences.push_back(Milliseconds(*with, launches) - Milliseconds(*without, launches));
   return {Median(differences), ProductBytes(model_.weights)};
