@@ -41,12 +41,12 @@ int WindowUnits(const DecodeAttentionParams& p) {
   return (pages - 2 + SlidingSplit(p.window)) / SlidingSplit(p.window) + 1;
 }
 // Blocks that an item of a sliding layer has to itself; 0: there are more items than blocks fit
-// beside one another, and the persistent kernel shares them out better.
+// beside one another, and the persistent kernel shares them out better, or an item has more than 16
+// rows, for which registers do not suffice.
 int WindowBlocks(const DecodeAttentionParams& p) {
-  if (p.window == 0 || p.kv.head_dim != 256 || p.max_sequence_rows > 31) return 0;
+  if (p.window == 0 || p.kv.head_dim != 256 || TileRows(p) != kOneTileRows) return 0;
   const int sequences = (p.rows.num_rows + p.max_sequence_rows - 1) / p.max_sequence_rows;
-  const int tiles = (p.max_sequence_rows * Group(p) + TileRows(p) - 1) / TileRows(p);
-  const int items = sequences * tiles * p.kv.num_kv_heads, places = NumSms();
+  const int items = sequences * p.kv.num_kv_heads, places = NumSms();
   return items > places ? 0 : std::min({places / items, WindowUnits(p), 8});
 }
 int64_t UnitFloats(const DecodeAttentionParams& p) {
@@ -72,12 +72,10 @@ void LaunchFor(const DecodeAttentionParams& p, Stream stream) {
          stream, p);
 }
 
-template <int kRowTiles>
 void LaunchWindow(const DecodeAttentionParams& p, int blocks, Stream stream) {
-  using Config = DecodeConfig<256, kRowTiles, false, true>;
-  const int tiles = (p.max_sequence_rows * Group(p) + Config::kRows - 1) / Config::kRows;
+  using Config = DecodeConfig<256, 1, false, true>;
   Launch("WindowDecode", WindowDecodeKernel<Config>,
-         {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(p.kv.num_kv_heads * tiles),
+         {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(p.kv.num_kv_heads),
                static_cast<unsigned>(p.rows.num_rows)),
           Config::kThreads, Config::kSharedBytes, static_cast<unsigned>(blocks)},
          stream, p);
@@ -137,8 +135,7 @@ void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream) {
   if (const int blocks = WindowBlocks(p); blocks > 0) {
     p.partials = static_cast<float*>(p.scratch);
     p.block_units = WindowUnits(p);
-    if (TileRows(p) == kOneTileRows) return LaunchWindow<1>(p, blocks, stream);
-    return LaunchWindow<2>(p, blocks, stream);
+    return LaunchWindow(p, blocks, stream);
   }
   p.partial_rows = PartialRows(p);
   p.block_units = BlockUnits(p);

@@ -487,6 +487,8 @@ struct DecodeKernel {
       }
       if (kPages == 2 && present.skipped > 0) keys[kPages - 1] = keys[0];
       Scores s;
+      // Where registers are scarce, addresses of Q are worked out anew rather than kept.
+      if constexpr (kRowTiles == 2 && kPages == 2) asm volatile("" : "+r"(q_shared));
       Multiply(s, q_shared, keys, warp);
       if constexpr (!Config::kFolded)  // folded, they are values too
         for (int q = 0; q < present.count; ++q) ReleaseTile(ring);

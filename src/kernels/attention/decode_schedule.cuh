@@ -39,8 +39,9 @@ struct DecodeConfig {
   static constexpr bool kMergesInRegisters = kRowTiles * kColumnTiles <= 8 || kFolded;
 
   // Pages that the warps take at a time, from one whose index is a multiple: with two they meet
-  // half as often, and what is read of Q serves both. The ring must hold the keys of all.
-  static constexpr int kPages = kHeadDim == 256 && kRowTiles == 1 ? 2 : 1;
+  // half as often, and what is read of Q serves both. The same for any number of rows: a weight is
+  // taken against the maximum of all of them. The ring must hold the keys of all.
+  static constexpr int kPages = kHeadDim == 256 ? 2 : 1;
 
   // Shared memory, from a 1024-byte border: the ring, Q in blocks of 64 columns, P, then small
   // things.

@@ -1,6 +1,7 @@
-// Decode attention of sliding layers whose items are few enough that each has blocks of its own: a
-// cluster shares an item's units and merges them as the persistent kernel and its second one would,
-// so that the bits are the same. Nothing is scheduled, and the item is whole when the kernel ends.
+// Decode attention of sliding layers whose items are few enough, and of one row tile, so that each
+// has blocks of its own: a cluster shares an item's units and merges them as the persistent kernel
+// and its second one would, so that the bits are the same. Nothing is scheduled, and the item is
+// whole when the kernel ends.
 #ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_WINDOW_CUH_
 #define LAPIDARY_KERNELS_ATTENTION_DECODE_WINDOW_CUH_
 
@@ -17,8 +18,8 @@ struct WindowWalk {
 
   __device__ bool Done() const { return split >= end_split; }
   __device__ void Next() { ++split; }
-  __device__ int kv_head() const { return static_cast<int>(blockIdx.y) % p.kv.num_kv_heads; }
-  __device__ int tile() const { return static_cast<int>(blockIdx.y) / p.kv.num_kv_heads; }
+  __device__ int kv_head() const { return static_cast<int>(blockIdx.y); }
+  __device__ int tile() const { return 0; }
 };
 
 // Rows of the sequence that begins at `row`; 0 if none does. A warp calls together.
@@ -62,8 +63,8 @@ __device__ __forceinline__ Partial UnitPartial(const DecodeAttentionParams& p,
                                                const WindowWalk& walk, int unit) {
   const int group = p.num_heads / p.kv.num_kv_heads;
   const int64_t plane = int64_t{p.rows.num_rows} * group;
-  const int64_t at = (int64_t{walk.kv_head()} * p.block_units + unit) * plane +
-                     int64_t{walk.s.first_row} * group + walk.tile() * Config::kRows;
+  const int64_t at =
+      (int64_t{walk.kv_head()} * p.block_units + unit) * plane + int64_t{walk.s.first_row} * group;
   float* max_sum = p.partials + p.kv.num_kv_heads * p.block_units * plane * Config::kHeadDim;
   return {p.partials + at * Config::kHeadDim, max_sum + at * 2};
 }
@@ -102,15 +103,12 @@ struct WindowKernel : DecodeKernel<Config> {
       const float4 o = MergeUnits<Config::kHeadDim>(walk.s.num_splits, r, column, [&](int unit) {
         return UnitPartial<Config>(p, walk, unit);
       });
-      StoreFour(OutOf(p, walk.s.first_row, walk.tile() * Config::kRows + r, walk.kv_head(),
-                      Config::kHeadDim) +
-                    column,
-                o);
+      StoreFour(OutOf(p, walk.s.first_row, r, walk.kv_head(), Config::kHeadDim) + column, o);
     }
   }
 };
 
-// Block (rank in the cluster, KV head and row tile, row); a row that begins no sequence has nothing
+// Block (rank in the cluster, KV head, row); a row that begins no sequence has nothing
 // to do.
 template <typename Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
@@ -137,12 +135,10 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   const int num_rows = SequenceRows(p, row);
   WindowWalk walk{p, {}, 0, 0};
   if (num_rows == 0) {
-    if (rank == 0 && walk.tile() == 0 && IsPadding(p, row))
-      ClearRow<Config>(p, row, walk.kv_head());
+    if (rank == 0 && IsPadding(p, row)) ClearRow<Config>(p, row, walk.kv_head());
     return;
   }
   walk.s = LoadItem<Config>(p, row, num_rows);
-  if (walk.tile() >= walk.s.tiles) return;
   if (walk.s.num_splits > p.block_units) __trap();  // the scratch was sized for less
   walk.split = walk.s.num_splits * rank / static_cast<int>(gridDim.x);
   walk.end_split = walk.s.num_splits * (rank + 1) / static_cast<int>(gridDim.x);
