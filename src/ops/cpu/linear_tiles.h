@@ -120,9 +120,10 @@ void Tile(const LinearParams& p, int64_t row, int64_t column, const Panel& panel
 template <int R, int kColumns>
 float* TileColumns(const LinearParams& p, int64_t row, int64_t column, int64_t column_end,
                    const Panel& panel, float* lanes) {
-  for (; column + kColumns <= column_end; column += kColumns, lanes += R * kColumns * 16)
+  for (; column + kColumns <= column_end; column += kColumns, lanes += int64_t{R} * kColumns * 16)
     Tile<R, kColumns>(p, row, column, panel, lanes);
-  for (; column < column_end; ++column, lanes += R * 16) Tile<R, 1>(p, row, column, panel, lanes);
+  for (; column < column_end; ++column, lanes += int64_t{R} * 16)
+    Tile<R, 1>(p, row, column, panel, lanes);
   return lanes;
 }
 
