@@ -1,6 +1,7 @@
 #include "engine/step_model.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <numeric>
 #include <utility>
@@ -93,9 +94,9 @@ void Gemma4StepModel::Restart(const StepModelOptions& options) {
 int64_t Gemma4StepModel::WarmUp() {
   Tables tables(options_);
   BatchBuilder builder(tables.full(), tables.sliding(), window());
-  // Products choose their kernels by the number of rows, and a kernel's first use may take memory:
-  // a step of each power of two and of a quarter more, in the end one of as many rows as there may
-  // be, whatever their prompts' lengths.
+  // As many rows as a step may have, whatever their prompts' lengths: what ops keep for themselves
+  // has its size from then on. Then, because products choose their kernels by the number of rows
+  // and a kernel's first use may take memory, each power of two below and a quarter more.
   const int longest = (options_.table_cells - 1) * kPageTokens, most = options_.limits.max_rows;
   const auto read = [&](int num_rows) {
     for (int slot = 0, left = num_rows; slot < options_.max_running && left > 0;
@@ -105,9 +106,11 @@ int64_t Gemma4StepModel::WarmUp() {
     Forward(builder.Build());
     builder.Clear();
   };
-  for (int num_rows = 1; num_rows < most; num_rows *= 2)
-    for (const int of : {num_rows, num_rows * 5 / 4}) read(std::min(of, most));
   read(most);
+  for (int num_rows = static_cast<int>(std::bit_floor(static_cast<unsigned>(most))); num_rows > 0;
+       num_rows /= 2)
+    for (const int of : {num_rows * 5 / 4, num_rows})
+      if (of < most) read(of);
   const int rows = 1 + options_.max_drafts;
   const std::vector<int32_t> tokens(static_cast<size_t>(rows), 0);
   for (int slot = 0;
