@@ -97,32 +97,36 @@ Result<json::object> Profiler::Start(const json::object& fields,
       "{}-{}-{}.trace.json", prefix.value().empty() ? "lapidary" : prefix.value(),
       std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()), ++num_files_);
   const int64_t wanted = count.value().value_or(0), begin = first.value().value_or(0);
-  if (wanted > 0 || begin > 0) {
-    if (wanted == 0) return BadField("num_steps", "given with start_step");
-    if (!worker_.Post([this, file = place / name, begin, wanted, num_steps = std::move(num_steps)] {
-          TraceSteps(file, begin, wanted, num_steps);
-        }))
-      return Error{"The server stops.", "", ""};
-  } else if (!Trace::Start()) {
-    return Error{"A trace runs already.", "", "already_profiling"};
+  if (wanted == 0 && begin > 0) return BadField("num_steps", "given with start_step");
+  // Where no step is waited for, whatever is sent after the answer is in the trace.
+  const int64_t now = wanted > 0 ? num_steps() : 0;
+  const bool begun = begin <= now;
+  if (begun && !Trace::Start()) return Error{"A trace runs already.", "", "already_profiling"};
+  if (wanted > 0 && !worker_.Post([this, file = place / name, first_step = begun ? now : begin,
+                                   begun, wanted, num_steps = std::move(num_steps)] {
+        TraceSteps(file, first_step, begun, wanted, num_steps);
+      })) {
+    if (begun) Trace::Stop(nullptr);
+    return Error{"The server stops.", "", ""};
   }
   file_ = place / name;
   return json::object{{"success", true}, {"file", file_.string()}};
 }
 
 // /stop_profile may end it at any moment, and another trace begin.
-void Profiler::TraceSteps(const fs::path& file, int64_t first, int64_t count,
+void Profiler::TraceSteps(const fs::path& file, int64_t first, bool begun, int64_t count,
                           const std::function<int64_t()>& num_steps) {
   const auto wait_for = [&](int64_t step) {
     return worker_.WaitUntil([&, step] { return num_steps() >= step || !Runs(file); }, kMaxWait);
   };
-  const bool begins = wait_for(first);
-  {
+  if (!begun) {
+    begun = wait_for(first);
     const std::lock_guard lock(mutex_);
     if (file_ != file) return;
-    if (begins) Trace::Start();
+    if (begun) Trace::Start();
+    first = num_steps();
   }
-  if (begins) wait_for(num_steps() + count);
+  if (begun) wait_for(first + count);
   const std::lock_guard lock(mutex_);
   if (file_ != file) return;
   if (const Result<json::object> written = Write(); !written.ok())

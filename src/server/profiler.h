@@ -19,7 +19,7 @@ class Profiler {
   // Files are written below `dir` only; empty: a folder of the system's temporary one.
   explicit Profiler(std::filesystem::path dir);
 
-  // fields: the body of /start_profile. num_steps: those that the engine has run. Returns the
+  // fields: the body of /start_profile. num_steps: those that the engine has begun. Returns the
   // answer, with `file`: a trace of a number of steps writes it by itself, others at Stop.
   Result<boost::json::object> Start(const boost::json::object& fields,
                                     std::function<int64_t()> num_steps);
@@ -27,8 +27,9 @@ class Profiler {
   Result<boost::json::object> Stop();
 
  private:
-  // Waits for step `first`, traces `count` steps and writes them to `file`, unless it is stopped.
-  void TraceSteps(const std::filesystem::path& file, int64_t first, int64_t count,
+  // Traces `count` steps from step `first` on, for which it waits unless the trace has begun, and
+  // writes them to `file`, unless it is stopped.
+  void TraceSteps(const std::filesystem::path& file, int64_t first, bool begun, int64_t count,
                   const std::function<int64_t()>& num_steps);
   bool Runs(const std::filesystem::path& file);
   Result<boost::json::object> Write();  // the trace of file_; mutex_ is held
