@@ -126,7 +126,8 @@ void Profiler::TraceSteps(const fs::path& file, int64_t first, bool begun, int64
     if (begun) Trace::Start();
     first = num_steps();
   }
-  if (begun) wait_for(first + count);
+  // One more: a step may have begun before the trace and be told of after it.
+  if (begun) wait_for(first + count + 1);
   const std::lock_guard lock(mutex_);
   if (file_ != file) return;
   if (const Result<json::object> written = Write(); !written.ok())

@@ -27,8 +27,8 @@ class Profiler {
   Result<boost::json::object> Stop();
 
  private:
-  // Traces `count` steps from step `first` on, for which it waits unless the trace has begun, and
-  // writes them to `file`, unless it is stopped.
+  // Traces at least `count` steps from step `first` on, for which it waits unless the trace has
+  // begun, and writes them to `file`, unless it is stopped.
   void TraceSteps(const std::filesystem::path& file, int64_t first, bool begun, int64_t count,
                   const std::function<int64_t()>& num_steps);
   bool Runs(const std::filesystem::path& file);
