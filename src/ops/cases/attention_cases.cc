@@ -236,6 +236,7 @@ void AddSmall(OpCases& cases) {
   const AttentionShape pairs{"small", 4, 2, 256, 128}, fours{"small_group4", 8, 2, 256, 128};
   const auto add = [&](const char* what, const AttentionShape& shape, int count, int rows) {
     std::vector<CaseSequence> sequences;
+    sequences.reserve(static_cast<size_t>(count) + 1);
     for (int i = 0; i < count; ++i) sequences.push_back({rows + (i % 15 == 0 ? 200 : i % 8), rows});
     sequences.push_back({0, 10});
     cases.push_back(std::make_unique<AttentionCase>(what, shape, std::move(sequences)));
