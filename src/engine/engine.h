@@ -56,8 +56,7 @@ int DefaultChunkTokens(const ModelConfig& config, bool is_cpu);
 
 struct EngineStats {
   int num_running = 0, num_queued = 0;
-  int64_t num_steps = 0;     // read
-  int64_t num_launched = 0;  // begun
+  int64_t num_steps = 0, num_begun = 0;  // read; begun, of which the newest are not read yet
   int64_t prompt_tokens = 0, generated_tokens = 0;
   int max_running_requests = 0;
   int64_t max_total_tokens = 0;  // that the slabs hold in requests as long as the context

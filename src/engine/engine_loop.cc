@@ -182,7 +182,10 @@ class EngineLoop::Impl {
     unread_.push_back(
         {plan.rows, static_cast<int>(plan.starts.size()), newest_position_, plan.draft_position});
     newest_position_ = plan.draft_position;
-    if (!plan.rows.empty()) ++num_launched_;
+    if (!plan.rows.empty()) {
+      const std::lock_guard lock(mutex_);
+      stats_.num_begun = ++num_begun_;
+    }
     device_->Launch(std::move(plan));
   }
 
@@ -376,7 +379,7 @@ class EngineLoop::Impl {
     stats_ = counts_;
     stats_.num_running = scheduler_.num_running();
     stats_.num_steps = num_steps_;
-    stats_.num_launched = num_launched_;
+    stats_.num_begun = num_begun_;
     stats_.used_full_slabs = pool.num_live_slabs(PageKind::kFull);
     stats_.used_slabs = stats_.used_full_slabs + pool.num_live_slabs(PageKind::kSliding);
     stats_.full_pages = pool.num_live_pages(PageKind::kFull);
@@ -418,7 +421,7 @@ class EngineLoop::Impl {
   std::unordered_map<uint64_t, std::vector<SequenceId>> by_request_;
   std::vector<uint64_t> started_;  // requests whose first step was launched since Publish
   SequenceId next_sequence_ = 1;
-  int64_t num_steps_ = 0, num_launched_ = 0;
+  int64_t num_steps_ = 0, num_begun_ = 0;
   int num_stalled_ = 0;
   StepLog log_;
   int64_t logged_hits_ = 0;

@@ -76,7 +76,7 @@ Profiler::Profiler(fs::path dir)
     : dir_(dir.empty() ? fs::temp_directory_path() / "lapidary-profiles" : std::move(dir)) {}
 
 Result<json::object> Profiler::Start(const json::object& fields,
-                                     std::function<int64_t()> num_steps) {
+                                     std::function<EngineStats()> stats) {
   if (Status status = CheckFields(fields); !status.ok()) return status.error();
   const auto count = StepsOf(fields, "num_steps"), first = StepsOf(fields, "start_step");
   const auto folder = NameOf(fields, "output_dir"), prefix = NameOf(fields, "profile_prefix");
@@ -99,14 +99,14 @@ Result<json::object> Profiler::Start(const json::object& fields,
   const int64_t wanted = count.value().value_or(0), begin = first.value().value_or(0);
   if (wanted == 0 && begin > 0) return BadField("num_steps", "given with start_step");
   // Where no step is waited for, whatever is sent after the answer is in the trace.
-  const int64_t now = wanted > 0 ? num_steps() : 0;
-  const bool begun = begin <= now;
-  if (begun && !Trace::Start()) return Error{"A trace runs already.", "", "already_profiling"};
-  if (wanted > 0 && !worker_.Post([this, file = place / name, first_step = begun ? now : begin,
-                                   begun, wanted, num_steps = std::move(num_steps)] {
-        TraceSteps(file, first_step, begun, wanted, num_steps);
+  const bool at_once = begin == 0;
+  if (at_once && !Trace::Start()) return Error{"A trace runs already.", "", "already_profiling"};
+  const int64_t from = wanted > 0 && at_once ? stats().num_begun : begin;
+  if (wanted > 0 &&
+      !worker_.Post([this, file = place / name, at_once, from, wanted, stats = std::move(stats)] {
+        TraceSteps(file, at_once, from, wanted, stats);
       })) {
-    if (begun) Trace::Stop(nullptr);
+    if (at_once) Trace::Stop();
     return Error{"The server stops.", "", ""};
   }
   file_ = place / name;
@@ -114,20 +114,21 @@ Result<json::object> Profiler::Start(const json::object& fields,
 }
 
 // /stop_profile may end it at any moment, and another trace begin.
-void Profiler::TraceSteps(const fs::path& file, int64_t first, bool begun, int64_t count,
-                          const std::function<int64_t()>& num_steps) {
-  const auto wait_for = [&](int64_t step) {
-    return worker_.WaitUntil([&, step] { return num_steps() >= step || !Runs(file); }, kMaxWait);
+void Profiler::TraceSteps(const fs::path& file, bool begun, int64_t first, int64_t count,
+                          const std::function<EngineStats()>& stats) {
+  const auto wait_for = [&](int64_t EngineStats::* counter, int64_t step) {
+    return worker_.WaitUntil([&, step] { return stats().*counter >= step || !Runs(file); },
+                             kMaxWait);
   };
   if (!begun) {
-    begun = wait_for(first);
+    begun = wait_for(&EngineStats::num_begun, first);
     const std::lock_guard lock(mutex_);
     if (file_ != file) return;
     if (begun) Trace::Start();
-    first = num_steps();
+    first = stats().num_begun;
   }
-  // One more: a step may have begun before the trace and be told of after it.
-  if (begun) wait_for(first + count + 1);
+  // Steps are read in the order in which they begin.
+  if (begun) wait_for(&EngineStats::num_steps, first + count);
   const std::lock_guard lock(mutex_);
   if (file_ != file) return;
   if (const Result<json::object> written = Write(); !written.ok())

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "engine/engine.h"
 #include "server/admin.h"
 
 namespace lapidary {
@@ -19,18 +20,18 @@ class Profiler {
   // Files are written below `dir` only; empty: a folder of the system's temporary one.
   explicit Profiler(std::filesystem::path dir);
 
-  // fields: the body of /start_profile. num_steps: those that the engine has begun. Returns the
+  // fields: the body of /start_profile. stats: of the engine whose steps are counted. Returns the
   // answer, with `file`: a trace of a number of steps writes it by itself, others at Stop.
   Result<boost::json::object> Start(const boost::json::object& fields,
-                                    std::function<int64_t()> num_steps);
+                                    std::function<EngineStats()> stats);
   // Writes the file of the running trace.
   Result<boost::json::object> Stop();
 
  private:
-  // Traces at least `count` steps from step `first` on, for which it waits unless the trace has
-  // begun, and writes them to `file`, unless it is stopped.
-  void TraceSteps(const std::filesystem::path& file, int64_t first, bool begun, int64_t count,
-                  const std::function<int64_t()>& num_steps);
+  // Writes to `file` a trace of the next `count` steps whole, unless it is stopped: those after the
+  // first `first`, where the trace has begun; else it begins once so many have.
+  void TraceSteps(const std::filesystem::path& file, bool begun, int64_t first, int64_t count,
+                  const std::function<EngineStats()>& stats);
   bool Runs(const std::filesystem::path& file);
   Result<boost::json::object> Write();  // the trace of file_; mutex_ is held
 

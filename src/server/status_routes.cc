@@ -169,7 +169,7 @@ void ApiServer::Profile(const HttpRequest& request, const ExchangePtr& exchange)
     body = std::move(parsed).value();
   }
   answer(profiler_->Start(body.get_object(),
-                          [current = backend()] { return current->engine->stats().num_launched; }));
+                          [current = backend()] { return current->engine->stats(); }));
 }
 
 // A caller ends its own requests; all of everybody's are the admin's to end.
