@@ -1,6 +1,6 @@
 // The decode attention kernel. One producer warp keeps a ring of 32 KB stages full by TMA; eight
-// consumer warps take a page of 64 keys at a time: S = Q K^T with eight keys a warp, softmax over
-// the page, O += P V with Dh/8 columns a warp.
+// consumer warps take a page of 64 keys at a time, or two: S = Q K^T with eight keys of each a
+// warp, softmax over the pages, O += P V with Dh/8 columns a warp.
 #ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_
 #define LAPIDARY_KERNELS_ATTENTION_DECODE_CUH_
 
@@ -701,15 +701,21 @@ __global__ void __launch_bounds__(kCombineThreads)
             o);
 }
 
+// A block's shared memory.
 template <typename Config>
-__global__ void __launch_bounds__(Config::kThreads, 1)
-    DecodeAttentionKernel(const __grid_constant__ DecodeAttentionParams p) {
-  extern __shared__ char dynamic_shared[];
-  using Kernel = DecodeKernel<Config>;
+struct DecodeMemory {
+  uint32_t base;
+  char* aligned;  // the same place
+  DecodeShared<Config>& shared;
+};
+// Sets the barriers of the ring up, which other threads see after a barrier of the block, and waits
+// for the kernel before.
+template <typename Config>
+__device__ __forceinline__ DecodeMemory<Config> BeginDecode(const DecodeAttentionParams& p,
+                                                            char* dynamic_shared) {
   const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
   char* aligned = dynamic_shared + (base - SharedAddress(dynamic_shared));
   auto& shared = *reinterpret_cast<DecodeShared<Config>*>(aligned + Config::kSmall);
-  typename Kernel::Ring ring{base};
   static_assert(sizeof(DecodeShared<Config>) <= Config::kSmallBytes, "shared memory plan");
   if (threadIdx.x == 0) {
     PrefetchTensorMap(&p.kv_map);
@@ -721,6 +727,16 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   }
   GridDependencyLaunch();
   GridDependencyWait();
+  return {base, aligned, shared};
+}
+
+template <typename Config>
+__global__ void __launch_bounds__(Config::kThreads, 1)
+    DecodeAttentionKernel(const __grid_constant__ DecodeAttentionParams p) {
+  extern __shared__ char dynamic_shared[];
+  using Kernel = DecodeKernel<Config>;
+  const auto [base, aligned, shared] = BeginDecode<Config>(p, dynamic_shared);
+  const typename Kernel::Ring ring{base};
   ScanSequences<Config>(p, shared);
   if (threadIdx.x >= Config::kConsumers) {
     SetMaxRegistersDown<Config::kProducerRegisters>();

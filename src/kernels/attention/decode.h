@@ -5,7 +5,7 @@
 // starts from nothing, and the units of an item are merged left to right by one formula, in the
 // block or by a second kernel where an item lies in several blocks, so that no bit depends on the
 // batch, the number of multiprocessors or which block did what. A persistent grid takes runs of
-// units of equal pages.
+// units of equal pages; where few items have a window, each has blocks of its own instead.
 #ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_H_
 #define LAPIDARY_KERNELS_ATTENTION_DECODE_H_
 

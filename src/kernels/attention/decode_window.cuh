@@ -1,5 +1,5 @@
-// Decode attention of sliding layers whose items are few enough, and of one row tile, so that each
-// has blocks of its own: a cluster shares an item's units and merges them as the persistent kernel
+// Decode attention of sliding layers whose items are of one row tile and so few that each has
+// blocks of its own: a cluster shares an item's units and merges them as the persistent kernel
 // and its second one would, so that the bits are the same. Nothing is scheduled, and the item is
 // whole when the kernel ends.
 #ifndef LAPIDARY_KERNELS_ATTENTION_DECODE_WINDOW_CUH_
@@ -32,7 +32,8 @@ __device__ __forceinline__ int SequenceRows(const DecodeAttentionParams& p, int 
   // Fewer than 32, so that some lane says no.
   return __ffs(static_cast<int>(~__ballot_sync(kFullWarp, same))) - 1;
 }
-// Padding rows share one slot: of those behind the first max_sequence_rows nobody takes care.
+// Whether `row`, which begins no sequence, is not one of the rows of the sequence before either:
+// padding rows share one slot, of which a sequence has the first max_sequence_rows.
 __device__ __forceinline__ bool IsPadding(const DecodeAttentionParams& p, int row) {
   const int before = row - p.max_sequence_rows;
   return before >= 0 && p.rows.slots[before] == p.rows.slots[row];
@@ -108,28 +109,15 @@ struct WindowKernel : DecodeKernel<Config> {
   }
 };
 
-// Block (rank in the cluster, KV head, row); a row that begins no sequence has nothing
-// to do.
+// Block (rank in the cluster, KV head, row); one of a row that begins no sequence has nothing to
+// do.
 template <typename Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
     WindowDecodeKernel(const __grid_constant__ DecodeAttentionParams p) {
   extern __shared__ char dynamic_shared[];
   using Kernel = WindowKernel<Config>;
-  const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
-  char* aligned = dynamic_shared + (base - SharedAddress(dynamic_shared));
-  auto& shared = *reinterpret_cast<DecodeShared<Config>*>(aligned + Config::kSmall);
-  static_assert(sizeof(DecodeShared<Config>) <= Config::kSmallBytes, "shared memory plan");
-  typename Kernel::Ring ring{base};
-  if (threadIdx.x == 0) {
-    PrefetchTensorMap(&p.kv_map);
-    for (int i = 0; i < Config::kStages; ++i) {
-      MbarrierInit(SharedAddress(&shared.full[i]), 1);
-      MbarrierInit(SharedAddress(&shared.empty[i]), Config::kConsumerWarps);
-    }
-    MbarrierInitFence();
-  }
-  GridDependencyLaunch();
-  GridDependencyWait();
+  const auto [base, aligned, shared] = BeginDecode<Config>(p, dynamic_shared);
+  const typename Kernel::Ring ring{base};
   __syncthreads();
   const int row = static_cast<int>(blockIdx.z), rank = static_cast<int>(blockIdx.x);
   const int num_rows = SequenceRows(p, row);
