@@ -105,13 +105,10 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
   const int64_t end = rows.key_ends.i32()[row];
   const int64_t begin = spec.window > 0 ? std::max<int64_t>(0, end - spec.window) : 0;
   const int64_t count = end - begin;
-  if (count <= 0) {
-    scratch.out.assign(static_cast<size_t>(group * dim), 0.0f);
-    WriteRow(out.Cols(kv_head * group * dim, group * dim), row, scratch.out.data(), group * dim);
-    return;
-  }
-  scratch.scores.resize(static_cast<size_t>(group * count));
+  const Tensor columns = out.Cols(kv_head * group * dim, group * dim);
   scratch.out.assign(static_cast<size_t>(group * dim), 0.0f);
+  if (count <= 0) return WriteRow(columns, row, scratch.out.data(), group * dim);
+  scratch.scores.resize(static_cast<size_t>(group * count));
 
   const auto for_each_page = [&](auto&& body) {
     for (int64_t position = begin; position < end;) {
@@ -152,7 +149,7 @@ void AttendRow(Tensor out, const float* q, const RowSet& rows, int64_t row, int 
   for (int64_t g = 0; g < group; ++g)
     for (int64_t i = 0; i < dim; ++i)
       scratch.out[static_cast<size_t>(g * dim + i)] /= sums[static_cast<size_t>(g)];
-  WriteRow(out.Cols(kv_head * group * dim, group * dim), row, scratch.out.data(), group * dim);
+  WriteRow(columns, row, scratch.out.data(), group * dim);
 }
 
 }  // namespace
