@@ -1,7 +1,7 @@
 #include "text/call_reader.h"
 
 #include <algorithm>
-#include <charconv>
+#include <cmath>
 
 namespace lapidary {
 namespace {
@@ -14,33 +14,11 @@ std::string_view TrimSpace(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
-size_t Digits(std::string_view text, size_t at) {
-  while (at < text.size() && text[at] >= '0' && text[at] <= '9') ++at;
-  return at;
-}
-
-// JSON's number, so that its digits can be copied; one beyond a double is none, as few readers of
-// JSON would take it.
+// A number of JSON that a double holds, so that its digits can be copied.
 bool IsNumber(std::string_view text) {
-  size_t at = !text.empty() && text[0] == '-' ? 1 : 0;
-  const size_t whole = Digits(text, at);
-  if (whole == at || (text[at] == '0' && whole > at + 1)) return false;
-  at = whole;
-  if (at < text.size() && text[at] == '.') {
-    const size_t end = Digits(text, at + 1);
-    if (end == at + 1) return false;
-    at = end;
-  }
-  if (at < text.size() && (text[at] == 'e' || text[at] == 'E')) {
-    ++at;
-    if (at < text.size() && (text[at] == '+' || text[at] == '-')) ++at;
-    const size_t end = Digits(text, at);
-    if (end == at) return false;
-    at = end;
-  }
-  double value = 0;
-  return at == text.size() &&
-         std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc();
+  const auto value = ParseJson(text, "number");
+  return value.ok() && value.value().is_number() &&
+         std::isfinite(value.value().to_number<double>());
 }
 
 const json::object* Member(const json::object* schema, std::string_view name) {

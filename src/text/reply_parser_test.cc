@@ -133,8 +133,12 @@ TEST(ReplyParser, TypesBareValuesByTheSchema) {
   ExpectCall(Parse("<|tool_call>call:a.b-c{w:red,n:None,m:-1.50e3,z:007,f:false,<|\"|>q<|\"|>:1}"
                    "<tool_call|>"),
              "a.b-c", R"({"w":"red","n":null,"m":-1.50e3,"z":"007","f":false,"q":1})", 0);
-  ExpectCall(Parse("<|tool_call>call:f{a:1e308,b:-2e318446744073709551615}<tool_call|>"), "f",
-             R"({"a":1e308,"b":"-2e318446744073709551615"})", 0);
+  ExpectCall(
+      Parse("<|tool_call>call:f{a:1e308,b:-2e318446744073709551615,c:-0e34073709551393,d:-0e3,e:"
+            "1e400}<tool_call|>"),
+      "f",
+      R"({"a":1e308,"b":"-2e318446744073709551615","c":"-0e34073709551393","d":-0e3,"e":"1e400"})",
+      0);
   ExpectCall(Parse("<|tool_call>call:f{a:<|\"|>}],{\"\n<|\"|>}<tool_call|>"), "f",
              R"({"a":"}],{\"\n"})", 0);
 }
