@@ -1,7 +1,6 @@
 #include "engine/step_model.h"
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
 #include <numeric>
 #include <utility>
@@ -95,8 +94,8 @@ int64_t Gemma4StepModel::WarmUp() {
   Tables tables(options_);
   BatchBuilder builder(tables.full(), tables.sliding(), window());
   // As many rows as a step may have, whatever their prompts' lengths: what ops keep for themselves
-  // has its size from then on. Then, because products choose their kernels by the number of rows
-  // and a kernel's first use may take memory, each power of two below and a quarter more.
+  // has its size from then on. Then of all numbers of rows that choose a product's kernel, since
+  // its first use may take memory.
   const int longest = (options_.table_cells - 1) * kPageTokens, most = options_.limits.max_rows;
   const auto read = [&](int num_rows) {
     for (int slot = 0, left = num_rows; slot < options_.max_running && left > 0;
@@ -107,10 +106,8 @@ int64_t Gemma4StepModel::WarmUp() {
     builder.Clear();
   };
   read(most);
-  for (int num_rows = static_cast<int>(std::bit_floor(static_cast<unsigned>(most))); num_rows > 0;
-       num_rows /= 2)
-    for (const int of : {num_rows * 5 / 4, num_rows})
-      if (of < most) read(of);
+  for (const int num_rows : ops_->product_rows())
+    if (num_rows < most) read(num_rows);
   const int rows = 1 + options_.max_drafts;
   const std::vector<int32_t> tokens(static_cast<size_t>(rows), 0);
   for (int slot = 0;

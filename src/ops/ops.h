@@ -73,6 +73,8 @@ class Ops {
   virtual DType dtype() const = 0;
   // From now on no bit of a row depends on the other rows of a call: so on a CPU in any case.
   virtual void MakeBatchInvariant() {}
+  // The most rows that each choice of Linear's kernels is for, rising; none: it has no choice.
+  virtual std::span<const int32_t> product_rows() const { return {}; }
   // Brings the tensors of a batch in host memory to the device, valid until the next call; on the
   // CPU they are there. Its page tables are those of the newest call: all batches of these ops have
   // tables of one shape.

@@ -29,6 +29,7 @@ class CudaBackend : public Ops {
   Device& device() const override { return *device_; }
   DType dtype() const override { return DType::kBf16; }
   void MakeBatchInvariant() override { batch_invariant_ = true; }
+  std::span<const int32_t> product_rows() const override { return kernels::kGemmRows; }
   void LeaveOut(const LeftOut& what) { left_out_ = what; }
   ExpertTally tally();
   Batch PlaceBatch(const Batch& batch) override { return inputs_.Place(batch); }
