@@ -142,6 +142,9 @@ void ApiServer::Attach(std::shared_ptr<TokenEngine> engine, Backend backend) {
   CHECK(engine_ == nullptr, "a second engine for one server");
   engine_ = std::make_unique<MeteredEngine>(std::move(engine), monitor_.requests());
   backend.engine = engine_.get();
+  backend.count_slips = [metrics = monitor_.requests()](const SlipCounts& slips) {
+    metrics->Slipped(slips);
+  };
   {
     const std::lock_guard lock(mutex_);
     backend_ = std::make_shared<const Backend>(std::move(backend));

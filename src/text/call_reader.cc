@@ -7,6 +7,8 @@ namespace lapidary {
 namespace {
 
 constexpr std::string_view kSpace = " \t\r\n";
+constexpr std::string_view kPrefix = "call:";
+constexpr size_t kMaxWordBytes = 64 << 10;
 
 std::string_view TrimSpace(std::string_view text) {
   const size_t begin = text.find_first_not_of(kSpace);
@@ -40,160 +42,174 @@ bool WantsText(const json::object* schema) {
   return text;
 }
 
-enum class Outcome : uint8_t { kDone, kCut, kBad };
-
-class CallReader {
- public:
-  explicit CallReader(std::string_view text) : text_(text) {}
-
-  Outcome ReadValue(const json::object* schema, int depth) {
-    SkipSpace();
-    if (AtEnd()) return Outcome::kCut;
-    const char first = text_[at_];
-    if (first == kQuoteMark) return ReadString();
-    if (first == '{') return ReadObject(schema, depth);
-    if (first == '[') return ReadArray(schema, depth);
-    return ReadBare(schema);
-  }
-
-  bool OnlySpaceLeft() {
-    SkipSpace();
-    return AtEnd();
-  }
-  std::string TakeJson() { return std::move(json_); }
-
- private:
-  bool AtEnd() const { return at_ == text_.size(); }
-  void SkipSpace() { at_ = std::min(text_.find_first_not_of(kSpace, at_), text_.size()); }
-  void WriteString(std::string_view text) { json_ += json::serialize(json::string(text)); }
-
-  // A string that was cut is kept as far as it goes.
-  Outcome ReadString() {
-    const size_t end = std::min(text_.find(kQuoteMark, at_ + 1), text_.size());
-    WriteString(text_.substr(at_ + 1, end - at_ - 1));
-    at_ = std::min(end + 1, text_.size());
-    return end < text_.size() ? Outcome::kDone : Outcome::kCut;
-  }
-
-  Outcome ReadBare(const json::object* schema) {
-    const size_t end = text_.find_first_of(",}]\xff", at_);
-    if (end == std::string_view::npos) {
-      at_ = text_.size();
-      return Outcome::kCut;
-    }
-    const std::string_view word = TrimSpace(text_.substr(at_, end - at_));
-    at_ = end;
-    if (word.empty()) return Outcome::kBad;
-    if (word == "null" || word == "None")
-      json_ += "null";
-    else if (!WantsText(schema) && (word == "true" || word == "false" || IsNumber(word)))
-      json_ += word;
-    else
-      WriteString(word);
-    return Outcome::kDone;
-  }
-
-  // The key and its colon; kCut if the text ends before a value could begin.
-  Outcome ReadKey(std::string& key) {
-    if (text_[at_] == kQuoteMark) {
-      const size_t end = text_.find(kQuoteMark, at_ + 1);
-      if (end == std::string_view::npos) return Outcome::kCut;
-      key = text_.substr(at_ + 1, end - at_ - 1);
-      at_ = end + 1;
-      SkipSpace();
-      if (AtEnd()) return Outcome::kCut;
-      return text_[at_++] == ':' ? Outcome::kDone : Outcome::kBad;
-    }
-    const size_t end = text_.find_first_of(":,{}[]\xff", at_);
-    if (end == std::string_view::npos) return Outcome::kCut;
-    if (text_[end] != ':') return Outcome::kBad;
-    key = TrimSpace(text_.substr(at_, end - at_));
-    at_ = end + 1;
-    return key.empty() ? Outcome::kBad : Outcome::kDone;
-  }
-
-  Outcome ReadObject(const json::object* schema, int depth) {
-    const json::object* properties = Member(schema, "properties");
-    return ReadMembers('{', '}', depth, [&](bool first) {
-      std::string key;
-      const Outcome outcome = ReadKey(key);
-      if (outcome != Outcome::kDone) return outcome;
-      if (!first) json_ += ',';
-      WriteString(key);
-      json_ += ':';
-      return ReadValue(Member(properties, key), depth + 1);
-    });
-  }
-
-  Outcome ReadArray(const json::object* schema, int depth) {
-    const json::object* items = Member(schema, "items");
-    return ReadMembers('[', ']', depth, [&](bool first) {
-      if (!first) json_ += ',';
-      return ReadValue(items, depth + 1);
-    });
-  }
-
-  template <typename ReadMember>
-  Outcome ReadMembers(char open, char close, int depth, ReadMember read_member) {
-    if (depth >= kMaxCallDepth) return Outcome::kBad;
-    ++at_;
-    json_ += open;
-    for (bool first = true;; first = false) {
-      SkipSpace();
-      if (AtEnd()) return Close(close, Outcome::kCut);
-      if (text_[at_] == close) {
-        ++at_;
-        return Close(close, Outcome::kDone);
-      }
-      const size_t before = json_.size();
-      const Outcome outcome = read_member(first);
-      if (outcome == Outcome::kBad) return outcome;
-      if (outcome == Outcome::kCut) {
-        // A member whose value never came leaves a comma or a colon: take it back.
-        if (json_.back() == ':' || json_.back() == ',') json_.resize(before);
-        return Close(close, Outcome::kCut);
-      }
-      SkipSpace();
-      if (AtEnd()) return Close(close, Outcome::kCut);
-      if (text_[at_] == ',')
-        ++at_;
-      else if (text_[at_] != close)
-        return Outcome::kBad;
-    }
-  }
-
-  Outcome Close(char close, Outcome outcome) {
-    json_ += close;
-    return outcome;
-  }
-
-  std::string_view text_;
-  size_t at_ = 0;
-  std::string json_;
-};
+std::string Quoted(std::string_view text) { return json::serialize(json::string(text)); }
 
 }  // namespace
 
-std::optional<Call> ReadCall(std::string_view text,
-                             const std::unordered_map<std::string, json::object>& parameters,
-                             bool is_cut) {
-  constexpr std::string_view kPrefix = "call:";
-  text = TrimSpace(text);
-  if (!text.starts_with(kPrefix)) return std::nullopt;
-  text.remove_prefix(kPrefix.size());
-  const size_t brace = text.find('{');
-  if (brace == std::string_view::npos) return std::nullopt;
-  Call call;
-  call.name = TrimSpace(text.substr(0, brace));
-  if (call.name.empty() || call.name.find(kQuoteMark) != std::string::npos) return std::nullopt;
-  const auto schema = parameters.find(call.name);
-  CallReader reader(text.substr(brace));
-  const Outcome outcome =
-      reader.ReadValue(schema != parameters.end() ? &schema->second : nullptr, 0);
-  if (outcome == Outcome::kBad || (outcome == Outcome::kCut && !is_cut)) return std::nullopt;
-  if (outcome == Outcome::kDone && !reader.OnlySpaceLeft()) return std::nullopt;
-  call.arguments = reader.TakeJson();
-  return call;
+size_t CallReader::Push(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size() && !is_over() && !is_broken()) {
+    const size_t begin = at;
+    wrote_ = false;
+    if (const std::string_view ends = WordEnds(); !ends.empty()) {
+      at = std::min(text.find_first_of(ends, at), text.size());
+      word_ += text.substr(begin, at - begin);
+      if (word_.size() > kMaxWordBytes)
+        CloseAll(Place::kBroken);
+      else if (at < text.size() && EndWord(text[at]))
+        ++at;
+    } else if (place_ == Place::kString) {
+      at = std::min(text.find(kQuoteMark, at), text.size());
+      const std::string quoted = Quoted(text.substr(begin, at - begin));
+      json_ += std::string_view(quoted).substr(1, quoted.size() - 2);
+      wrote_ = true;
+      if (at < text.size()) ++at, json_ += '"', place_ = Place::kNext;
+    } else if (kSpace.find(text[at]) != std::string_view::npos || Take(text[at])) {
+      ++at;
+    }
+    if (wrote_)
+      unread_.clear();
+    else
+      unread_ += text.substr(begin, at - begin);
+  }
+  return at;
+}
+
+void CallReader::End(bool is_cut) {
+  if (is_over() || is_broken()) return;
+  is_cut = is_cut && place_ != Place::kHead;
+  has_begun_ = has_begun_ || is_cut;
+  CloseAll(is_cut ? Place::kOver : Place::kBroken);
+}
+
+std::string_view CallReader::WordEnds() const {
+  switch (place_) {
+    case Place::kHead:
+      return "{";
+    case Place::kBareKey:
+      return ":,{}[]\xff";
+    case Place::kQuotedKey:
+      return "\xff";
+    case Place::kBare:
+      return ",}]\xff";
+    default:
+      return {};
+  }
+}
+
+bool CallReader::EndWord(char end) {
+  const std::string text = std::exchange(word_, {});
+  const std::string_view word = TrimSpace(text);
+  switch (place_) {
+    case Place::kHead:
+      return EndHead(word);
+    case Place::kBareKey:
+      if (end != ':' || word.empty()) return CloseAll(Place::kBroken), false;
+      return EndKey(word), true;
+    case Place::kQuotedKey:
+      word_ = text;
+      place_ = Place::kColon;
+      return true;
+    default:
+      return EndBare(word), false;
+  }
+}
+
+bool CallReader::Take(char c) {
+  const bool closes = !frames_.empty() && c == frames_.back().close;
+  switch (place_) {
+    case Place::kMember:
+      if (closes) return Close(), true;
+      place_ = c == kQuoteMark ? Place::kQuotedKey : Place::kBareKey;
+      return c == kQuoteMark;
+    case Place::kColon:
+      if (c != ':') return CloseAll(Place::kBroken), false;
+      return EndKey(std::exchange(word_, {})), true;
+    case Place::kItem:
+      if (closes) return Close(), true;
+      [[fallthrough]];
+    case Place::kValue:
+      if (c == '{' || c == '[') return Open(c);
+      place_ = Place::kBare;
+      if (c != kQuoteMark) return false;
+      BeginValue();
+      json_ += '"';
+      place_ = Place::kString;
+      return true;
+    case Place::kNext:
+      if (closes) return Close(), true;
+      if (c != ',') return CloseAll(Place::kBroken), false;
+      place_ = frames_.back().close == '}' ? Place::kMember : Place::kItem;
+      schema_ = frames_.back().schema;
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool CallReader::EndHead(std::string_view head) {
+  if (head.starts_with(kPrefix)) name_ = TrimSpace(head.substr(kPrefix.size()));
+  if (name_.empty() || name_.find(kQuoteMark) != std::string::npos)
+    return CloseAll(Place::kBroken), false;
+  const auto schema = parameters_->find(name_);
+  json_ = '{';
+  frames_.push_back(
+      {'}', Member(schema != parameters_->end() ? &schema->second : nullptr, "properties")});
+  place_ = Place::kMember;
+  return true;
+}
+
+void CallReader::EndKey(std::string_view key) {
+  key_ = Quoted(key) + ":";
+  schema_ = Member(frames_.back().schema, key);
+  place_ = Place::kValue;
+}
+
+void CallReader::EndBare(std::string_view word) {
+  if (word.empty()) return CloseAll(Place::kBroken);
+  BeginValue();
+  if (word == "null" || word == "None")
+    json_ += "null";
+  else if (!WantsText(schema_) && (word == "true" || word == "false" || IsNumber(word)))
+    json_ += word;
+  else
+    json_ += Quoted(word);
+  place_ = Place::kNext;
+}
+
+void CallReader::BeginValue() {
+  if (!std::exchange(frames_.back().is_first, false)) json_ += ',';
+  json_ += std::exchange(key_, {});
+  has_begun_ = wrote_ = true;
+}
+
+bool CallReader::Open(char first) {
+  if (frames_.size() >= kMaxCallDepth) return CloseAll(Place::kBroken), false;
+  BeginValue();
+  json_ += first;
+  if (first == '{') {
+    frames_.push_back({'}', Member(schema_, "properties")});
+    place_ = Place::kMember;
+  } else {
+    frames_.push_back({']', Member(schema_, "items")});
+    place_ = Place::kItem;
+    schema_ = frames_.back().schema;
+  }
+  return true;
+}
+
+void CallReader::Close() {
+  json_ += frames_.back().close;
+  frames_.pop_back();
+  has_begun_ = wrote_ = true;
+  place_ = frames_.empty() ? Place::kOver : Place::kNext;
+}
+
+// Where text breaks or ends; a key or a bare value that was not over is in no JSON.
+void CallReader::CloseAll(Place last) {
+  if (place_ == Place::kString) json_ += '"';
+  for (; !frames_.empty(); frames_.pop_back()) json_ += frames_.back().close;
+  place_ = last;
 }
 
 }  // namespace lapidary

@@ -1,15 +1,13 @@
 #include "text/reply_parser.h"
 
 #include <algorithm>
-
-#include "text/call_reader.h"
+#include <utility>
 
 namespace lapidary {
 namespace {
 
 constexpr std::string_view kThoughtName = "thought\n";
 constexpr std::string_view kCallPrefix = "call:";
-constexpr size_t kMaxCallBytes = 1 << 20;
 
 enum class Match : uint8_t { kNo, kMaybe, kYes };
 
@@ -60,7 +58,7 @@ ReplyParser::ReplyParser(const Tokenizer& tokenizer, const ReplyTokens& tokens, 
                          bool start_in_thought)
     : tokenizer_(&tokenizer),
       tokens_(tokens),
-      tools_(std::move(tools)),
+      tools_(std::make_shared<const DeclaredTools>(std::move(tools))),
       state_(start_in_thought ? State::kThought : State::kContent) {}
 
 std::vector<ReplyDelta> ReplyParser::Push(int32_t id) {
@@ -84,41 +82,42 @@ std::vector<ReplyDelta> ReplyParser::Finish() {
 }
 
 void ReplyParser::PushControl(int32_t id) {
-  const bool in_call = state_ == State::kCall || state_ == State::kBareCall;
+  const bool in_call = state_ != State::kContent && state_ != State::kThought;
   if (id == tokens_.channel_open) {
-    if (state_ == State::kThought || in_call) ++num_slips_;
+    if (state_ == State::kThought || in_call) Count(Slip::kControl);
     Leave(false);
     state_ = State::kThought;
     thought_head_ = true;
     thought_joins_ = has_thought_;
   } else if (id == tokens_.channel_close) {
-    if (state_ != State::kThought) ++num_slips_;
+    if (state_ != State::kThought) Count(Slip::kControl);
     Leave(state_ == State::kThought);
     state_ = State::kContent;
   } else if (id == tokens_.call_open) {
-    if (state_ != State::kContent) ++num_slips_;
+    if (state_ != State::kContent) Count(Slip::kControl);
     Leave(state_ == State::kThought);
-    state_ = State::kCall;
+    BeginCall(State::kCall);
   } else if (id == tokens_.call_close && in_call) {
     Leave(true);
     state_ = State::kContent;
   } else if (id == tokens_.response_open || id == tokens_.turn_close || id == tokens_.eos) {
-    if (in_call) ++num_slips_;
+    if (in_call) Count(Slip::kControl);
     Leave(state_ == State::kThought);
     state_ = State::kContent;
   } else {
-    ++num_slips_;
+    Count(Slip::kControl);
     PushText(utf8_.Finish());  // a character does not go on behind a control token
   }
 }
 
 void ReplyParser::PushQuote() {
   PushText(utf8_.Finish());
-  if (state_ == State::kBareCall) bare_quoted_ = !bare_quoted_;
   if (state_ == State::kCall || state_ == State::kBareCall)
-    call_ += kQuoteMark;
+    PushCall({&kQuoteMark, 1});
+  else if (state_ == State::kBrokenCall)
+    PushText("\"");
   else
-    ++num_slips_;
+    Count(Slip::kControl);
 }
 
 void ReplyParser::PushText(std::string_view text) {
@@ -129,9 +128,10 @@ void ReplyParser::PushText(std::string_view text) {
     case State::kThought:
       return PushThought(text);
     case State::kCall:
-      return PushCall(text);
     case State::kBareCall:
-      return PushBareCall(text);
+      return PushCall(text);
+    case State::kBrokenCall:
+      return Emit(ReplyDelta::kContent, 0, std::string(text));
   }
 }
 
@@ -139,14 +139,12 @@ void ReplyParser::PushContent(std::string_view text) {
   held_ += text;
   while (!held_.empty()) {
     if (line_start_) {
-      const Match match = MatchBareCall(held_, tools_);
+      const Match match = MatchBareCall(held_, *tools_);
       if (match == Match::kMaybe) return;
       if (match == Match::kYes) {
-        ++num_slips_;
-        state_ = State::kBareCall;
-        bare_depth_ = 0;
-        bare_quoted_ = false;
-        return PushBareCall(std::exchange(held_, {}));
+        Count(Slip::kBareCall);
+        BeginCall(State::kBareCall);
+        return PushCall(std::exchange(held_, {}));
       }
     }
     const size_t newline = held_.find('\n');
@@ -172,27 +170,38 @@ void ReplyParser::PushThought(std::string_view text) {
   has_thought_ = true;
 }
 
-void ReplyParser::PushCall(std::string_view text) {
-  call_ += text;
-  if (call_.size() > kMaxCallBytes) {
-    GiveUpCall();
-    state_ = State::kContent;
-  }
+void ReplyParser::BeginCall(State state) {
+  state_ = state;
+  call_.emplace(tools_->parameters);
+  call_given_ = false;
 }
 
-void ReplyParser::PushBareCall(std::string_view text) {
-  for (size_t at = 0; at < text.size(); ++at) {
-    if (bare_quoted_) continue;
-    if (text[at] == '{' || text[at] == '[') ++bare_depth_;
-    if (text[at] != '}' && text[at] != ']') continue;
-    if (--bare_depth_ > 0) continue;
-    call_ += text.substr(0, at + 1);
-    EndCall(true);
-    state_ = State::kContent;
-    line_start_ = false;
-    return PushContent(text.substr(at + 1));
-  }
-  PushCall(text);
+void ReplyParser::PushCall(std::string_view text) {
+  const bool is_bare = state_ == State::kBareCall;
+  const std::string_view rest = text.substr(call_->Push(text));
+  GiveCall();
+  if (call_->is_broken() ||
+      (!is_bare && rest.find_first_not_of(" \t\r\n") != std::string_view::npos))
+    return BreakCall(rest);
+  if (!is_bare || !call_->is_over()) return;
+  state_ = State::kContent;
+  line_start_ = false;
+  PushContent(rest);
+}
+
+void ReplyParser::GiveCall() {
+  if (!call_->has_begun()) return;
+  if (!std::exchange(call_given_, true)) Emit(ReplyDelta::kToolCall, num_calls_++, call_->name());
+  Emit(ReplyDelta::kToolArguments, num_calls_ - 1, call_->TakeJson());
+}
+
+void ReplyParser::BreakCall(std::string_view rest) {
+  Count(Slip::kBrokenCall);
+  std::string text = call_->TakeUnread().append(rest);
+  std::replace(text.begin(), text.end(), kQuoteMark, '"');
+  Emit(ReplyDelta::kContent, 0, std::move(text));
+  state_ = state_ == State::kBareCall ? State::kContent : State::kBrokenCall;
+  line_start_ = false;
 }
 
 void ReplyParser::Leave(bool complete) {
@@ -209,25 +218,14 @@ void ReplyParser::Leave(bool complete) {
       break;
     case State::kCall:
     case State::kBareCall:
-      EndCall(complete);
+      call_->End(!complete);
+      GiveCall();
+      if (call_->is_broken()) BreakCall({});
+      break;
+    case State::kBrokenCall:
       break;
   }
   line_start_ = true;
-}
-
-void ReplyParser::EndCall(bool complete) {
-  const std::optional<Call> call = ReadCall(call_, tools_.parameters, !complete);
-  if (!call) return GiveUpCall();
-  call_.clear();
-  Emit(ReplyDelta::kToolCall, num_calls_, call->name);
-  Emit(ReplyDelta::kToolArguments, num_calls_, call->arguments);
-  ++num_calls_;
-}
-
-void ReplyParser::GiveUpCall() {
-  ++num_slips_;
-  std::replace(call_.begin(), call_.end(), kQuoteMark, '"');
-  Emit(ReplyDelta::kContent, 0, std::exchange(call_, {}));
 }
 
 void ReplyParser::Emit(ReplyDelta::Kind kind, int index, std::string text) {

@@ -3,7 +3,9 @@
 #ifndef LAPIDARY_TEXT_REPLY_PARSER_H_
 #define LAPIDARY_TEXT_REPLY_PARSER_H_
 
+#include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "io/json.h"
+#include "text/call_reader.h"
 #include "text/tokenizer.h"
 
 namespace lapidary {
@@ -39,10 +42,17 @@ struct ReplyDelta {
   bool operator==(const ReplyDelta&) const = default;
 };
 
-// Never fails: what breaks the grammar is repaired or given as content, and counted as a slip. No
-// text of a control token is ever given out as content or reasoning. A call's arguments are sent
-// in one piece when the call ends, so their pieces join to exactly the final string, and a call
-// that turns out malformed can still become content. Several thoughts are joined by a newline.
+// What breaks the grammar: a control token where none may be, a call without its opening token, a
+// call that is none or breaks off.
+enum class Slip : uint8_t { kControl, kBareCall, kBrokenCall };
+inline constexpr std::array<std::string_view, 3> kSlipNames = {"control", "bare_call",
+                                                               "broken_call"};
+using SlipCounts = std::array<int, kSlipNames.size()>;
+
+// Never fails: what breaks the grammar is repaired or given as content, and counted. No text of a
+// control token is ever given out as content or reasoning. A call is given as its text comes, see
+// CallReader: one that is malformed before its first value is content as a whole, one that breaks
+// later is closed there and its rest is content. Several thoughts are joined by a newline.
 class ReplyParser {
  public:
   // `start_in_thought`: the prompt ends in an open thought channel. `tokenizer` outlives this.
@@ -55,40 +65,42 @@ class ReplyParser {
 
   bool has_calls() const { return num_calls_ > 0; }
   int num_reasoning_tokens() const { return num_reasoning_tokens_; }  // with the channel's tokens
-  int num_slips() const { return num_slips_; }
+  const SlipCounts& slips() const { return slips_; }
 
  private:
-  enum class State : uint8_t { kContent, kThought, kCall, kBareCall };
+  enum class State : uint8_t { kContent, kThought, kCall, kBareCall, kBrokenCall };
 
   void PushControl(int32_t id);
   void PushText(std::string_view text);
   void PushContent(std::string_view text);
   void PushThought(std::string_view text);
   void PushCall(std::string_view text);
-  void PushBareCall(std::string_view text);
   void PushQuote();
   // Leaves the present state, whose text is over: `complete` if by the token that closes it.
   void Leave(bool complete);
-  void EndCall(bool complete);
-  void GiveUpCall();
+  void BeginCall(State state);
+  // What is known of the call; the whole or the rest of one that broke, and `rest`, as content.
+  void GiveCall();
+  void BreakCall(std::string_view rest);
+  void Count(Slip slip) { ++slips_[static_cast<size_t>(slip)]; }
   void Emit(ReplyDelta::Kind kind, int index, std::string text);
 
   const Tokenizer* tokenizer_;
   ReplyTokens tokens_;
-  DeclaredTools tools_;
+  std::shared_ptr<const DeclaredTools> tools_;  // call_ refers to it
   State state_;
   Utf8Assembler utf8_;
   std::vector<ReplyDelta> out_;
   // Text not given out yet. Thought: a part of its name, or a last newline. Content: a part of
   // `call:NAME{` at the start of a line.
   std::string held_;
-  std::string call_;           // valid UTF-8 and kQuoteMark for quote tokens
+  std::optional<CallReader> call_;
+  bool call_given_ = false;    // its name
   bool thought_head_ = false;  // the thought may still begin with its name
   bool thought_joins_ = false, has_thought_ = false;
   bool line_start_ = true;
-  int bare_depth_ = 0;
-  bool bare_quoted_ = false;
-  int num_calls_ = 0, num_reasoning_tokens_ = 0, num_slips_ = 0;
+  int num_calls_ = 0, num_reasoning_tokens_ = 0;
+  SlipCounts slips_{};
 };
 
 }  // namespace lapidary

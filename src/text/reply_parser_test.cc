@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 
 #include "io/mapped_file.h"
@@ -62,7 +63,7 @@ Reply ParseIds(const std::vector<int32_t>& ids, const json::array* tools, bool i
   };
   for (const int32_t id : ids) take(parser.Push(id));
   take(parser.Finish());
-  reply.slips = parser.num_slips();
+  reply.slips = std::accumulate(parser.slips().begin(), parser.slips().end(), 0);
   reply.reasoning_tokens = parser.num_reasoning_tokens();
   EXPECT_EQ(parser.has_calls(), !reply.names.empty());
   return reply;
@@ -160,10 +161,56 @@ TEST(ReplyParser, ClosesACallThatIsCut) {
 }
 
 TEST(ReplyParser, GivesAMalformedCallAsContent) {
-  for (const std::string body : {"", "call:", "call:{}", "f{}", "call:f{a}", "call:f{a:}",
-                                 "call:f{a:1}}", "call:f{a:[1}", "call:f{a:1", "call:f{:1}"})
+  for (const std::string body :
+       {"", "call:", "call:{}", "f{}", "call:f{a}", "call:f{a:}", "call:f{a:1", "call:f{:1}"})
     ExpectText(Parse("<|tool_call>" + body + "<tool_call|>!"), "", body + "!", 1);
   ExpectText(Parse("<|tool_call>call:f{a<|\"|>b<|\"|>}<tool_call|>"), "", "call:f{a\"b\"}", 1);
+}
+
+// What was given cannot be taken back.
+TEST(ReplyParser, ClosesACallWhereItBreaks) {
+  const auto expect = [](const std::string& body, const std::string& arguments,
+                         const std::string& content) {
+    const Reply reply = Parse("<|tool_call>call:f{" + body + "<tool_call|>!");
+    ASSERT_EQ(reply.names.size(), 1u) << body;
+    EXPECT_EQ(reply.arguments[0], arguments);
+    EXPECT_EQ(reply.content, content);
+    EXPECT_EQ(reply.slips, 1);
+  };
+  expect("a:1}}", R"({"a":1})", "}!");
+  expect("a:1}b", R"({"a":1})", "b!");
+  expect("a:[1}", R"({"a":[1]})", "}!");
+  expect("a:[1,", R"({"a":[1]})", ",!");
+  expect("a:<|\"|>b<|\"|>,c d}", R"({"a":"b"})", ",c d}!");
+  expect("a:<|\"|>b<|\"|>c:<|\"|>d<|\"|>}", R"({"a":"b"})", "c:\"d\"}!");
+}
+
+TEST(ReplyParser, GivesACallAsItsTextComes) {
+  // Each piece as its tokens come, and what of the arguments is known then.
+  const std::pair<const char*, const char*> kSteps[] = {{"<|tool_call>call:get_weather{", nullptr},
+                                                        {"city:", nullptr},
+                                                        {"<|\"|>", R"({"city":")"},
+                                                        {"Par", "Par"},
+                                                        {"is\n", R"(is\n)"},
+                                                        {"<|\"|>", R"(")"},
+                                                        {",days", ""},
+                                                        {":1", ""},
+                                                        {"2,", R"(,"days":12)"},
+                                                        {"zips:[", R"(,"zips":[)"},
+                                                        {"75001", ""},
+                                                        {"]", R"("75001"])"},
+                                                        {"}", "}"}};
+  const json::array tools = WeatherTools();
+  ReplyParser parser(Mini(), ReplyTokens::Of(Mini()), DeclaredTools::Of(&tools), false);
+  for (const auto& [text, expected] : kSteps) {
+    std::string name, pieces;
+    for (const int32_t id : Mini().Encode(text))
+      for (const ReplyDelta& delta : parser.Push(id))
+        (delta.kind == ReplyDelta::kToolCall ? name : pieces) += delta.text;
+    EXPECT_EQ(parser.has_calls(), expected != nullptr) << text;
+    EXPECT_EQ(pieces, expected == nullptr ? "" : expected) << text;
+    EXPECT_EQ(name, std::string_view(pieces) == R"({"city":")" ? "get_weather" : "") << text;
+  }
 }
 
 TEST(ReplyParser, NestingIsBounded) {
@@ -171,15 +218,21 @@ TEST(ReplyParser, NestingIsBounded) {
     return "call:f{a:" + std::string(depth, '[') + std::string(depth, ']') + "}";
   };
   EXPECT_EQ(Parse("<|tool_call>" + nested(63) + "<tool_call|>").names.size(), 1u);
-  ExpectText(Parse("<|tool_call>" + nested(64) + "<tool_call|>"), "", nested(64), 1);
-  EXPECT_TRUE(Parse("<|tool_call>" + nested(100000) + "<tool_call|>").names.empty());
+  for (const size_t depth : {size_t{64}, size_t{100000}}) {
+    const Reply reply = Parse("<|tool_call>" + nested(depth) + "<tool_call|>");
+    ASSERT_EQ(reply.names.size(), 1u);
+    EXPECT_EQ(reply.arguments[0], "{\"a\":" + std::string(63, '[') + std::string(63, ']') + "}");
+    EXPECT_EQ(reply.content.size(), 2 * depth - 63 + 1);
+    EXPECT_EQ(reply.slips, 1);
+  }
 }
 
-TEST(ReplyParser, LengthOfACallIsBounded) {
-  const std::string body = "call:f{a:<|\"|>" + std::string(3 << 19, 'a') + "<|\"|>}";
-  const Reply reply = Parse("<|tool_call>" + body + "<tool_call|>");
-  EXPECT_TRUE(reply.names.empty());
-  EXPECT_GE(reply.content.size(), size_t{3} << 19);
+TEST(ReplyParser, WordsOfACallAreBounded) {
+  const std::string word(3 << 19, 'a');
+  ExpectCall(Parse("<|tool_call>call:f{a:<|\"|>" + word + "<|\"|>}<tool_call|>"), "f",
+             "{\"a\":\"" + word + "\"}", 0);
+  for (const std::string& body : {"call:f{a:" + word + "}", "call:f{" + word + ":1}", word + "{}"})
+    ExpectText(Parse("<|tool_call>" + body + "<tool_call|>"), "", body, 1);
 }
 
 TEST(ReplyParser, TakesADeclaredCallWithoutItsOpeningToken) {

@@ -66,6 +66,10 @@ void RequestMetrics::Refused(const std::string& reason) {
   ++refused_[reason];
 }
 
+void RequestMetrics::Slipped(const SlipCounts& slips) {
+  for (size_t i = 0; i < slips.size(); ++i) slips_[i].Increment(slips[i]);
+}
+
 void RequestMetrics::WriteTo(MetricsText& page) const {
   WriteLatencies(page);
   WriteShapes(page);
@@ -76,6 +80,9 @@ void RequestMetrics::WriteTo(MetricsText& page) const {
   aborted = finished_[static_cast<size_t>(FinishReason::kAbort)].Value();
   page.Counter("sglang:num_requests_total", "Requests taken.", num_requests.Value());
   page.Counter("sglang:num_aborted_requests_total", "Choices that were cancelled.", aborted);
+  page.Family("lapidary:parser_slips_total", "counter", "Repairs of the model's reply format.");
+  for (size_t i = 0; i < slips_.size(); ++i)
+    page.Sample(slips_[i].Value(), {{"kind", std::string(kSlipNames[i])}});
   page.Family("lapidary:refused_requests_total", "counter", "Requests the engine refused.");
   const std::lock_guard lock(mutex_);
   if (refused_.empty()) page.Sample(0, {{"reason", "queue_full"}});

@@ -13,6 +13,7 @@
 
 #include "engine/request.h"
 #include "server/monitor/metrics_text.h"
+#include "text/reply_parser.h"
 
 namespace lapidary {
 
@@ -23,6 +24,7 @@ struct RequestMetrics {
   // A choice is over. `times` are its last ones.
   void Finished(FinishReason reason, const RequestTimes& times, int num_tokens);
   void Refused(const std::string& reason);
+  void Slipped(const SlipCounts& slips);
   void WriteTo(MetricsText& page) const;
 
   prometheus::Histogram time_to_first_token, inter_token, request_token_time;
@@ -35,6 +37,7 @@ struct RequestMetrics {
   void WriteShapes(MetricsText& page) const;
 
   std::array<prometheus::Counter, 5> finished_;  // by reason
+  std::array<prometheus::Counter, kSlipNames.size()> slips_;
   mutable std::mutex mutex_;
   std::map<std::string, double> refused_;  // guarded by mutex_
 };

@@ -87,21 +87,14 @@ Result<std::vector<Request>> MakeNativeRequests(const json::object& fields, cons
     if (native.logprob_start >= 0) base.sampling.num_prompt_logprobs = base.sampling.num_logprobs;
     base.sampling.logprob_ids = IdsOf(fields.if_contains("logprob_token_ids"));
   }
-  const int context = backend.engine->max_model_len();
   const char* const input = fields.contains("text") ? "text" : "input_ids";
   std::vector<Request> requests;
   for (std::vector<int32_t>& ids : prompts.value()) {
-    if (ids.empty()) return Error{"The prompt is empty.", input, "invalid_value"};
-    if (ids.size() >= static_cast<size_t>(context))
-      return Error{
-          fmt::format("The prompt has {} tokens; the context holds {}.", ids.size(), context),
-          input, "context_length_exceeded"};
     Request request = base;
-    const int room = context - static_cast<int>(ids.size());
-    request.max_tokens =
-        std::min(IntOf(sampling.value(), "max_new_tokens", kDefaultNewTokens), room);
-    request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
-    request.prompt = std::move(ids);
+    if (std::optional<Error> error = SetPrompt(
+            request, std::move(ids), fields,
+            NumberOf(sampling.value(), "max_new_tokens", kDefaultNewTokens), backend, input))
+      return *error;
     FillScheduling(fields, backend, form, request);
     requests.push_back(std::move(request));
   }

@@ -71,7 +71,9 @@ void ChatCompletion::OnEvent(size_t, TokenEvent event) {
   if (form_.stream && (!delta.empty() || !choice.finish.empty() || !choice.logprobs.empty() ||
                        !choice.token_ids.empty()))
     SendChunk(static_cast<size_t>(event.choice), std::move(delta));
-  if (!choice.finish.empty()) EndChoice();
+  if (choice.finish.empty()) return;
+  if (backend_->count_slips) backend_->count_slips(choice.parser.slips());
+  EndChoice();
 }
 
 void ChatCompletion::Take(Choice& choice, const TokenEvent& event, json::object& delta) {
@@ -141,8 +143,11 @@ void ChatCompletion::AddCall(Choice& choice, const ReplyDelta& piece, json::obje
     return;
   }
   choice.calls.back().arguments += piece.text;
-  list.get_array().emplace_back(
-      json::object{{"index", piece.index}, {"function", json::object{{"arguments", piece.text}}}});
+  // One entry a call in each event.
+  if (list.get_array().empty() || list.get_array().back().at("index") != piece.index)
+    list.get_array().emplace_back(
+        json::object{{"index", piece.index}, {"function", json::object{{"arguments", ""}}}});
+  list.get_array().back().at("function").at("arguments").get_string().append(piece.text);
 }
 
 json::object ChatCompletion::LogprobEntry(const TokenLogprobs& entry) const {
@@ -199,6 +204,7 @@ void ChatCompletion::SendChunk(size_t index, json::object delta) {
   if (!choice.finish.empty()) {
     entry["finish_reason"] = choice.finish;
     entry["stop_reason"] = choice.stop_reason;
+    entry["matched_stop"] = choice.stop_reason;
     if (form_.timings) entry["timings"] = TimingsJson(choice.usage);
   }
   json::object chunk = Envelope("chat.completion.chunk");
@@ -253,7 +259,8 @@ void ChatCompletion::FinishAll() {
                        {"message", Message(choice)},
                        {"logprobs", nullptr},
                        {"finish_reason", choice.finish},
-                       {"stop_reason", choice.stop_reason}};
+                       {"stop_reason", choice.stop_reason},
+                       {"matched_stop", choice.stop_reason}};
     if (form_.num_logprobs >= 0)
       entry["logprobs"] = json::object{{"content", std::move(choice.logprobs)}};
     if (form_.token_ids) entry["token_ids"] = std::move(choice.token_ids);

@@ -10,6 +10,15 @@
 namespace lapidary {
 namespace {
 
+// OpenAI's older form of calls and their results: rendered as a call and a tool's.
+void ModernizeMessage(json::object& message) {
+  if (message.at("role") == "function") message["role"] = "tool";
+  const json::value* function = message.if_contains("function_call");
+  if (function == nullptr || message.contains("tool_calls") || !function->is_object()) return;
+  message["tool_calls"] = json::array{json::object{{"type", "function"}, {"function", *function}}};
+  message.erase("function_call");
+}
+
 // Tool-call arguments arrive as JSON text and are rendered as objects.
 std::optional<Error> ParseArguments(json::value& call, const std::string& path) {
   json::object* function = nullptr;
@@ -51,9 +60,10 @@ Result<json::array> CheckedMessages(const json::array& given) {
       return Error{"A message must have a role.", path + ".role", "invalid_value"};
     const std::string_view name = role->get_string();
     if (name != "system" && name != "developer" && name != "user" && name != "assistant" &&
-        name != "tool")
-      return Error{"The role must be system, developer, user, assistant or tool.", path + ".role",
-                   "invalid_value"};
+        name != "tool" && name != "function")
+      return Error{"The role must be system, developer, user, assistant, tool or function.",
+                   path + ".role", "invalid_value"};
+    ModernizeMessage(*message);
     if (const json::value* content = message->if_contains("content"))
       if (auto error = CheckContent(*content, path + ".content")) return *error;
     json::value* calls = message->if_contains("tool_calls");
@@ -93,6 +103,14 @@ Result<RenderOptions> ReadRenderOptions(const json::object& fields, RenderOption
   return options;
 }
 
+// A revision by its name or its text; no other template runs.
+std::optional<TemplateRevision> RevisionOf(const json::object& fields, const Backend& backend) {
+  const json::value* given = fields.if_contains("chat_template");
+  if (given == nullptr) return backend.chat_template;
+  if (const auto named = TemplateByName(given->get_string())) return named;
+  return RecogniseTemplate(given->get_string());
+}
+
 // tool_choice "none" promises that nothing is called: the model is not told of the tools and cannot
 // begin a call.
 bool MayCall(const json::object& fields) {
@@ -114,8 +132,11 @@ Result<std::vector<PromptPiece>> RenderMessages(const json::object& fields,
   if (!messages.ok()) return messages.error();
   const Result<RenderOptions> options = ReadRenderOptions(fields, backend.chat_defaults);
   if (!options.ok()) return options.error();
-  auto pieces =
-      RenderChat(backend.chat_template, messages.value(), ToolsOf(fields), options.value());
+  const std::optional<TemplateRevision> revision = RevisionOf(fields, backend);
+  if (!revision)
+    return Error{"'chat_template' must be edge, thinkprefill, april or the text of one of these.",
+                 "chat_template", "template_mismatch"};
+  auto pieces = RenderChat(*revision, messages.value(), ToolsOf(fields), options.value());
   if (pieces.ok()) return pieces;
   Error error = pieces.error();
   if (error.code.empty()) error.code = "invalid_value";
@@ -144,22 +165,17 @@ Result<Request> MakeChatRequest(const json::object& fields, const Backend& backe
   chat.parallel_calls = BoolOf(fields, "parallel_tool_calls", true);
   if (backend.parses_tools) chat.tools = DeclaredTools::Of(ToolsOf(fields));
   Request request;
-  request.prompt = EncodePrompt(*backend.tokenizer, pieces.value());
-  const int context = backend.engine->max_model_len();
-  if (request.prompt.size() >= static_cast<size_t>(context))
-    return Error{fmt::format("The prompt has {} tokens; the context holds {}.",
-                             request.prompt.size(), context),
-                 "messages", "context_length_exceeded"};
   request.sampling = SamplingOf(fields, backend);
   if (const auto call_open = ReplyTokens::Of(*backend.tokenizer).call_open;
       call_open && !MayCall(fields))
     request.sampling.bad_words.push_back({*call_open});
   request.sampling.num_logprobs = form.num_logprobs;
   request.num_choices = form.n;
-  const double room = context - static_cast<double>(request.prompt.size());
-  request.max_tokens =
-      static_cast<int>(std::min(NumberOf(fields, "max_completion_tokens", room), room));
-  request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
+  const int context = backend.engine->max_model_len();
+  if (std::optional<Error> error =
+          SetPrompt(request, EncodePrompt(*backend.tokenizer, pieces.value()), fields,
+                    NumberOf(fields, "max_completion_tokens", context), backend, "messages"))
+    return *error;
   FillScheduling(fields, backend, form, request);
   return request;
 }

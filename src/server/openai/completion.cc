@@ -131,6 +131,7 @@ json::object Completion::ChoiceObject(size_t index, std::string text) {
   else
     object["finish_reason"] = choice.finish;
   object["stop_reason"] = choice.stop_reason;
+  object["matched_stop"] = choice.stop_reason;
   if (form_.timings && !choice.finish.empty()) object["timings"] = TimingsJson(choice.usage);
   if (form_.token_ids) {
     object["token_ids"] = std::exchange(choice.token_ids, {});

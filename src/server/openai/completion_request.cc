@@ -92,6 +92,8 @@ std::optional<Error> CheckTogether(const json::object& fields, const char* input
     return Error{fmt::format("'{}' is required.", input), input, "invalid_value"};
   const int n = IntOf(fields, "n", 1), best_of = IntOf(fields, "best_of", n);
   if (best_of != 1 && best_of != n) return invalid("best_of", "'best_of' must be null, 1 or n.");
+  if (fields.contains("truncate_prompt_tokens") && fields.at("truncate_prompt_tokens") == 0)
+    return invalid("truncate_prompt_tokens", "'truncate_prompt_tokens' must be -1 or at least 1.");
   const json::value* max_tokens = fields.if_contains("max_completion_tokens");
   if (max_tokens != nullptr && IntOf(fields, "min_tokens", 0) > max_tokens->to_number<double>())
     return invalid("min_tokens", "'min_tokens' must be at most 'max_tokens'.");
@@ -111,6 +113,27 @@ std::optional<Error> CheckTogether(const json::object& fields, const char* input
       if (!(std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' || c == ':' ||
             c == '-'))
         return invalid("request_id", "'request_id' may hold letters, digits, '.', '_', ':', '-'.");
+  return {};
+}
+
+std::optional<Error> SetPrompt(Request& request, std::vector<int32_t> ids,
+                               const json::object& fields, double max_tokens,
+                               const Backend& backend, const char* param) {
+  const int context = backend.engine->max_model_len();
+  if (fields.contains("truncate_prompt_tokens")) {
+    const int given = IntOf(fields, "truncate_prompt_tokens", 0);
+    const auto keep = static_cast<size_t>(given < 0 ? context - 1 : given);
+    if (ids.size() > keep) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(keep));
+  }
+  if (ids.empty()) return Error{"The prompt is empty.", param, "invalid_value"};
+  if (ids.size() >= static_cast<size_t>(context))
+    return Error{
+        fmt::format("The prompt has {} tokens; the context holds {}.", ids.size(), context), param,
+        "context_length_exceeded"};
+  const double room = context - static_cast<double>(ids.size());
+  request.max_tokens = static_cast<int>(std::min(max_tokens, room));
+  request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
+  request.prompt = std::move(ids);
   return {};
 }
 
@@ -176,7 +199,6 @@ Result<std::vector<Request>> MakeRequests(const json::object& fields, const Back
     if (std::optional<Error> error = CheckWithoutText(fields)) return *error;
   FillForm(fields, form);
   form.token_ids |= backend.tokenizer == nullptr;
-  const int context = backend.engine->max_model_len();
   Request base;
   base.sampling = SamplingOf(fields, backend);
   base.sampling.num_logprobs = form.num_logprobs;
@@ -186,20 +208,11 @@ Result<std::vector<Request>> MakeRequests(const json::object& fields, const Back
   base.num_choices = form.n;
   std::vector<Request> requests;
   for (std::vector<int32_t>& ids : Prompts(fields, backend)) {
-    const int keep = IntOf(fields, "truncate_prompt_tokens", -1);
-    if (keep > 0 && ids.size() > static_cast<size_t>(keep))
-      ids.erase(ids.begin(), ids.end() - keep);
-    if (ids.empty()) return Error{"The prompt is empty.", "prompt", "invalid_value"};
-    if (ids.size() >= static_cast<size_t>(context))
-      return Error{
-          fmt::format("The prompt has {} tokens; the context holds {}.", ids.size(), context),
-          "prompt", "context_length_exceeded"};
     Request request = base;
-    const double room = context - static_cast<double>(ids.size());
-    request.max_tokens =
-        static_cast<int>(std::min(NumberOf(fields, "max_completion_tokens", 16), room));
-    request.sampling.min_tokens = std::min(request.sampling.min_tokens, request.max_tokens);
-    request.prompt = std::move(ids);
+    if (std::optional<Error> error =
+            SetPrompt(request, std::move(ids), fields,
+                      NumberOf(fields, "max_completion_tokens", 16), backend, "prompt"))
+      return *error;
     FillScheduling(fields, backend, form, request);
     requests.push_back(std::move(request));
   }

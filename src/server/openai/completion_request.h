@@ -16,6 +16,11 @@ std::vector<int32_t> EncodeText(const json::value& text, const Backend& backend,
 // Fields whose meaning depends on another field; `input` is required.
 std::optional<Error> CheckTogether(const json::object& fields, const char* input);
 void FillForm(const json::object& fields, ReplyForm& form);
+// Takes the last of `ids` that `truncate_prompt_tokens` leaves and bounds what may be generated, at
+// most `max_tokens`, by the context. An Error names `param`.
+std::optional<Error> SetPrompt(Request& request, std::vector<int32_t> ids,
+                               const json::object& fields, double max_tokens,
+                               const Backend& backend, const char* param);
 // The parts of a request that do not change its tokens: priority, drafts, and under which salt and
 // turn borders its prompt is cached. Wants the prompt.
 void FillScheduling(const json::object& fields, const Backend& backend, const ReplyForm& form,

@@ -4,6 +4,7 @@
 #define LAPIDARY_SERVER_OPENAI_REPLY_H_
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "server/http/exchange.h"
 #include "server/token_engine.h"
 #include "text/chat_template.h"
+#include "text/reply_parser.h"
 #include "text/tokenizer.h"
 
 namespace lapidary {
@@ -46,7 +48,8 @@ struct Backend {
   std::string chat_template_text;  // the folder's own, or empty
   RenderOptions chat_defaults;
   bool parses_reasoning = true, parses_tools = true;
-  std::shared_ptr<SeedSequence> seeds;  // null: random
+  std::shared_ptr<SeedSequence> seeds;                 // null: random
+  std::function<void(const SlipCounts&)> count_slips;  // of each parsed choice; may be empty
   PriorityOrder priority_order = PriorityOrder::kNone;
   json::object started_with;  // flags and plan, for /server_info
 };

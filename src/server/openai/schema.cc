@@ -59,7 +59,7 @@ const Field kFields[] = {
     {"logprob_token_ids", kIds, kGenerating | kNative, 0, 1024, "token_ids_logprob"},
     {"truncate_prompt_tokens", kInt, kGenerating, -1, kContext},
     {"skip_special_tokens", kBool, kSampling | kDetokenize},
-    {"spaces_between_special_tokens", kBool, kSampling},
+    {"spaces_between_special_tokens", kBool, kSampling},  // Gemma's decoder adds none anyway
     {"length_penalty", kUnbuilt, kGenerating, 0, 0, {}, false, true},
     {"use_beam_search", kUnbuilt, kGenerating, 0, 0, {}, false, true},
     {"suffix", kUnbuilt, kGenerating},
@@ -76,7 +76,7 @@ const Field kFields[] = {
     {"service_tier", kAny, kGenerating},
     {"return_routed_experts", kAny, kGenerating},
     {"chat_template_kwargs", kObject, kChat | kTokenize},
-    {"chat_template", kUnbuilt, kChat | kTokenize},
+    {"chat_template", kString, kChat | kTokenize, 1, 1 << 20},
     {"reasoning_effort", kString, kChat, 1, 16},
     {"include_reasoning", kBool, kChat},
     {"add_generation_prompt", kBool, kChat | kTokenize},
@@ -105,6 +105,17 @@ const Field kFields[] = {
     {"return_tokens_as_token_ids", kBool, kGenerating},
     {"stream_interval", kUnbuilt, kGenerating, 0, 0, {}, false, true},
     {"timings_per_token", kUnbuilt, kGenerating, 0, 0, {}, false, true},
+    {"return_progress", kUnbuilt, kGenerating, 0, 0, {}, false, true},
+    {"return_prompt_text", kUnbuilt, kGenerating | kNative, 0, 0, {}, false, true},
+    {"logprobs_mode", kUnbuilt, kGenerating},
+    {"kv_transfer_params", kUnbuilt, kGenerating},
+    {"repetition_detection", kUnbuilt, kGenerating},
+    {"dry_multiplier", kUnbuilt, kSampling, 0, 0, {}, false, true},
+    {"xtc_probability", kUnbuilt, kSampling, 0, 0, {}, false, true},
+    {"mirostat", kUnbuilt, kSampling, 0, 0, {}, false, true},
+    {"top_n_sigma", kUnbuilt, kSampling, 0, 0, {}, false, true},
+    {"typical_p", kUnbuilt, kSampling, 0, 0, {}, false, true},
+    {"samplers", kUnbuilt, kSampling, 0, 0, "sampler_order", false, true},
 };
 
 class Checker {
