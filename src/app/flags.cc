@@ -57,6 +57,11 @@ const std::vector<Row>& Table() {
       {"--disable-radix-cache", kS, kIgnore},
       // Graphs, overlap, all-reduce.
       {"--enforce-eager", kV, kIgnore},
+      {"-O", kV, kIgnore, 1},
+      {"-O0", kV, kIgnore},
+      {"-O1", kV, kIgnore},
+      {"-O2", kV, kIgnore},
+      {"-O3", kV, kIgnore},
       {"--cudagraph-capture-sizes", kV, kIgnore, kMany},
       {"--max-cudagraph-capture-size", kV, kIgnore, 1},
       {"--disable-cuda-graph", kS, kIgnore},
@@ -107,7 +112,41 @@ const std::vector<Row>& Table() {
       {"--decode-log-interval", kS, kIgnore, 1},
       {"--enable-log-requests", kV, kUnbuilt},
       {"--log-requests", kS, kUnbuilt},
+      {"--log-requests-level", kS, kUnbuilt},
+      {"--log-requests-format", kS, kUnbuilt},
+      {"--log-requests-target", kS, kUnbuilt},
+      {"--uvicorn-access-log-exclude-prefixes", kS, kIgnore, kMany},
       {"--watchdog-timeout", kS, kIgnore, 1},
+      // Of both and our own, to come.
+      {"--config", kBoth, kUnbuilt},
+      {"--ssl-keyfile", kBoth, kUnbuilt},
+      {"--ssl-certfile", kBoth, kUnbuilt},
+      {"--ssl-ca-certs", kBoth, kUnbuilt},
+      {"--ssl-cert-reqs", kBoth, kUnbuilt},
+      {"--uds", kV, kUnbuilt},
+      {"--root-path", kV, kUnbuilt},
+      {"--allowed-origins", kV, kUnbuilt},
+      {"--allowed-methods", kV, kUnbuilt},
+      {"--allowed-headers", kV, kUnbuilt},
+      {"--allow-credentials", kV, kUnbuilt},
+      {"--allowed-local-media-path", kV, kUnbuilt},
+      {"--allowed-media-domains", kV, kUnbuilt},
+      {"--enable-force-include-usage", kV, kUnbuilt},
+      {"--max-logprobs", kV, kUnbuilt},
+      {"--max-n", kBoth, kUnbuilt},
+      {"--max-body-mib", kBoth, kUnbuilt},
+      {"--max-audio-seconds", kBoth, kUnbuilt},
+      {"--allowed-hosts", kBoth, kUnbuilt},
+      {"--api-key-env", kBoth, kUnbuilt},
+      {"--log-format", kBoth, kUnbuilt},
+      {"--metrics-port", kBoth, kUnbuilt},
+      {"--model-checksum", kBoth, kUnbuilt},
+      {"--no-add-bos", kBoth, kUnbuilt},
+      {"--prefix-cache-scope", kBoth, kUnbuilt},
+      {"--sse-keepalive-interval", kBoth, kUnbuilt},
+      {"--sse-keepalive-style", kBoth, kUnbuilt},
+      {"--step-deadline", kBoth, kUnbuilt},
+      {"--template-strict", kBoth, kUnbuilt},
   };
   return rows;
 }
@@ -149,9 +188,15 @@ Error Unknown(const std::string& flag, const std::set<std::string>& known_flags)
   std::string nearest = NearestSpelling(flag, known_flags);
   std::string_view engine = kBoth;
   size_t best = nearest.empty() ? std::string::npos : EditDistance(flag, nearest);
+  // More than a third of the letters changed is no slip of the hand any more.
+  const size_t most = std::max<size_t>(2, flag.size() / 3);
   for (const Row& row : Table())
-    if (const size_t distance = EditDistance(flag, row.spelling); distance < best)
+    if (const size_t distance = EditDistance(flag, row.spelling);
+        distance < best && distance <= most)
       best = distance, nearest = row.spelling, engine = row.engine;
+  if (best > most)
+    return {fmt::format("unknown flag {}; the nearest is {}, --help shows all", flag, nearest), "",
+            ""};
   const std::string of = engine == kBoth ? "" : fmt::format(" (of {})", engine);
   return {fmt::format("unknown flag {}; did you mean {}{}?", flag, nearest, of), "", ""};
 }

@@ -10,7 +10,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 const std::set<std::string> kKnown = {"--model-path", "--port", "--max-model-len", "--prompt",
-                                      "--config"};
+                                      "--settings"};
 
 Result<std::vector<std::string>> Prepare(std::vector<std::string> args) {
   args.insert(args.begin(), {"lapidary", "serve"});
@@ -50,11 +50,11 @@ TEST(Flags, RefusesUnbuiltByName) {
 }
 
 TEST(Flags, PartsBecomeObjects) {
-  const auto result = Prepare({"--config.method", "mtp", "--config.num_tokens=4"});
+  const auto result = Prepare({"--settings.method", "mtp", "--settings.num_tokens=4"});
   ASSERT_TRUE(result.ok()) << result.error().message;
-  EXPECT_THAT(result.value(), ElementsAre("lapidary", "serve", "--config", R"({"method":"mtp"})",
-                                          "--config", R"({"num_tokens":4})"));
-  EXPECT_EQ(ErrorOf({"--config.method"}), "--config.method needs a value");
+  EXPECT_THAT(result.value(), ElementsAre("lapidary", "serve", "--settings", R"({"method":"mtp"})",
+                                          "--settings", R"({"num_tokens":4})"));
+  EXPECT_EQ(ErrorOf({"--settings.method"}), "--settings.method needs a value");
 }
 
 TEST(Flags, WhatCannotBeSwitchedOffIsRefused) {
@@ -70,6 +70,7 @@ TEST(Flags, NamesTheNearestOfAnUnknownFlag) {
   EXPECT_EQ(ErrorOf({"--max-cudagraph-capture-sise", "8"}),
             "unknown flag --max-cudagraph-capture-sise; did you mean --max-cudagraph-capture-size "
             "(of vLLM)?");
+  EXPECT_EQ(ErrorOf({"--foo"}), "unknown flag --foo; the nearest is --port, --help shows all");
 }
 
 TEST(Flags, MissingValue) {
