@@ -16,6 +16,7 @@ namespace {
 
 constexpr unsigned kGet = 1, kPost = 2;
 constexpr std::chrono::seconds kAbortTime{2};
+constexpr std::chrono::milliseconds kFailTime{800}, kWriteTime{200};
 
 HttpResponse NotReady(ServerState state) {
   if (state == ServerState::kDraining) return Refusal(503, "The server is stopping.", "draining");
@@ -150,6 +151,12 @@ void ApiServer::Attach(std::shared_ptr<TokenEngine> engine, Backend backend) {
     backend_ = std::make_shared<const Backend>(std::move(backend));
   }
   state_ = ServerState::kReady;
+}
+
+void ApiServer::Fail() {
+  state_ = ServerState::kFailing;
+  live_->EndAll(NotReady(ServerState::kFailing), kFailTime);
+  std::this_thread::sleep_for(kWriteTime);
 }
 
 std::shared_ptr<const Backend> ApiServer::backend() const {

@@ -30,6 +30,9 @@ class ApiServer {
   // it.
   void Attach(std::shared_ptr<TokenEngine> engine, Backend backend);
   void SetState(ServerState state) { state_ = state; }
+  // The process is about to end: probes hear of it, new requests are refused, running ones end with
+  // an error. Returns when their clients were written to, within a second.
+  void Fail();
   // While loading: what /health tells.
   void SetProgress(uint64_t done_bytes, uint64_t total_bytes);
   int health_port() const { return health_ ? health_->port() : -1; }

@@ -39,6 +39,36 @@ TEST(Serve, AnswersAndStopsOnASignal) {
   EXPECT_EQ(server.program().Finish().exit_code, 0);
 }
 
+// Weights that are cut while a request runs: its client is told, and the process ends by name.
+TEST(Serve, WeightsThatAreGoneEndItAfterItsClientsWereTold) {
+  const fs::path dir = fs::path(testing::TempDir()) / "serve_test_weights";
+  fs::remove_all(dir);
+  fs::copy(fs::path(LAPIDARY_SOURCE_DIR) / "models/pebble", dir);
+  RunningServer server({"--model", dir.string(), "--no-mtp"});
+  ASSERT_GT(server.port(), 0) << server.program().so_far().err;
+  std::string stream, whole;
+  const auto ask = [&](const char* more, std::string& reply) {
+    return std::thread([&server, &reply, more] {
+      reply =
+          server.Post("/v1/completions", R"({"prompt":"a","ignore_eos":true,"max_tokens":30000)" +
+                                             std::string(more) + "}");
+    });
+  };
+  std::thread streamed = ask(R"(,"stream":true)", stream), answered = ask("", whole);
+  while (server.Post("/load", "").find("\"server_load\":2") == std::string::npos)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  fs::resize_file(dir / "model.safetensors", 4096);
+  streamed.join(), answered.join();
+  const ProgramResult result = server.program().Finish();
+  EXPECT_EQ(result.exit_code, 71);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("the weights file"), HasSubstr("model.safetensors"),
+                                HasSubstr("2 requests are told")));
+  EXPECT_THAT(stream, AllOf(HasSubstr(" 200 "), HasSubstr("data: {\"error\":{"),
+                            HasSubstr("\"code\":\"failing\""), HasSubstr("data: [DONE]")));
+  EXPECT_THAT(whole, AllOf(HasSubstr(" 503 "), HasSubstr("\"code\":\"failing\"")));
+  fs::remove_all(dir);
+}
+
 TEST(Serve, KeysOfAFile) {
   const fs::path file = fs::path(testing::TempDir()) / "serve_test_keys";
   std::ofstream(file) << "one\r\n\ntwo\n";

@@ -11,6 +11,7 @@
 #include "app/command.h"
 #include "app/model/engine_adapter.h"
 #include "app/plan/plan_model.h"
+#include "app/serve/fail_stop.h"
 #include "app/serve/serve_flags.h"
 #include "app/version.h"
 #include "base/log.h"
@@ -19,14 +20,6 @@ namespace lapidary {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-ApiServer* failing_server = nullptr;
-
-// A failed CHECK: probes see it before the process ends.
-void FailStop(const std::string&) {
-  if (failing_server != nullptr) failing_server->SetState(ServerState::kFailing);
-  std::this_thread::sleep_for(std::chrono::seconds(1));
-}
 
 // Ctrl-C or SIGTERM while the model loads ends the process at once: nothing runs yet.
 class LoadingGuard {
@@ -194,8 +187,7 @@ int RunServe(ServeFlags flags) {
 
   const std::shared_ptr<Ops> gpu = OpenGpuOps(flags.model.backend);
   ApiServer server(flags.api);
-  failing_server = &server;
-  SetCheckFailureHandler(FailStop);
+  const FailStop fail_stop(server);
   fmt::print(stderr, "lapidary {}   {}   http://{}:{} (loading)  [--backend]\n", LAPIDARY_VERSION,
              gpu == nullptr ? fmt::format("CPU, {}", InstructionSet()) : gpu->device().name(),
              flags.api.host, server.port());
@@ -211,7 +203,6 @@ int RunServe(ServeFlags flags) {
   sigwait(&signals, &signal_number);
   fmt::print(stderr, "stop    finishing {} requests\n", server.num_live());
   Drain(server, signals, flags.drain_timeout_s);
-  failing_server = nullptr;
   return 0;
 }
 

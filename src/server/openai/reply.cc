@@ -84,8 +84,19 @@ void Reply::Respond(std::string body) {
 }
 
 void Reply::Fail(HttpResponse response) {
-  done_ = true;
   CancelAll();
+  Conclude(std::move(response));
+}
+
+void Reply::End(const HttpResponse& error, std::function<void()> then) {
+  exchange_->Post([self = shared_from_this(), error, then = std::move(then)] {
+    if (!self->done_) self->Conclude(error);
+    then();
+  });
+}
+
+void Reply::Conclude(HttpResponse response) {
+  done_ = true;
   // Respond is dropped once a stream has begun, Write before it: one of the two arrives.
   exchange_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
   exchange_->Finish();

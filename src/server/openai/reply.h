@@ -89,6 +89,9 @@ class Reply : public std::enable_shared_from_this<Reply> {
   // Requests come without ids.
   void Start(std::vector<Request> requests);
   void Abort();  // from any thread; the reply ends as aborted
+  // From any thread: the reply ends with this error, unless it has ended, without a word to the
+  // engine. `then` is called in any case.
+  void End(const HttpResponse& error, std::function<void()> then);
 
  protected:
   // Makes the choices of requests_; returns how many.
@@ -113,6 +116,7 @@ class Reply : public std::enable_shared_from_this<Reply> {
  private:
   void Take(size_t prompt, TokenEvent event);
   void Fail(HttpResponse response);
+  void Conclude(HttpResponse error);
   void CancelAll();
 
   size_t num_open_ = 0;
