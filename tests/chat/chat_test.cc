@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <sstream>
 #include <thread>
+#include <vector>
 
 #include "app/chat/chat_partner.h"
 #include "app/chat/sse_reader.h"
@@ -134,6 +136,8 @@ TEST_F(ChatTest, ProgramOverPipesIsPlainText) {
   const std::string reply = "[thought]\nhm\n[/thought]\nIt is [31m42[0m.\n";
   EXPECT_EQ(result.out, reply + reply);
   EXPECT_EQ(result.err, "");
+  const std::string prompt = backend_.tokenizer->Decode(engine_->last_request().prompt, false);
+  EXPECT_THAT(prompt, AllOf(HasSubstr("Again"), Not(HasSubstr("Hello")), Not(HasSubstr("42"))));
 }
 
 TEST_F(ChatTest, CtrlCCancelsAReplyAndLeavesAtThePrompt) {
@@ -158,13 +162,17 @@ TEST_F(ChatTest, CtrlCCancelsAReplyAndLeavesAtThePrompt) {
 
 // The shipped model, in process.
 TEST(ChatProgram, RemembersUntilReset) {
-  const ProgramResult result =
-      RunProgram(LAPIDARY_PROGRAM, {"chat", "--temperature", "0", "--max-tokens", "40"},
-                 "What is 12 + 30?\n/reset\nMy name is Anna.\nWhat is my name?\n");
+  const ProgramResult result = RunProgram(
+      LAPIDARY_PROGRAM, {"chat", "--temperature", "0", "--max-tokens", "40"},
+      "What is 12 + 30?\nMy name is Anna.\nWhat is my name?\n/reset\nWhat is my name?\n");
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.out, testing::StartsWith("42\n"));
-  EXPECT_THAT(result.out.substr(result.out.rfind('\n', result.out.size() - 2) + 1),
-              HasSubstr("Anna"));
+  std::vector<std::string> lines;
+  std::istringstream replies(result.out);
+  for (std::string line; std::getline(replies, line);) lines.push_back(line);
+  ASSERT_EQ(lines.size(), 4u) << result.out;
+  EXPECT_EQ(lines[0], "42");
+  EXPECT_THAT(lines[2], HasSubstr("Anna"));
+  EXPECT_THAT(lines[3], Not(HasSubstr("Anna")));
 }
 
 TEST(ChatProgram, AnUnansweredQuestionFailsAScript) {

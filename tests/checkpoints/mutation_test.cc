@@ -48,9 +48,9 @@ void ReadWhole(const Tensor& tensor, int64_t rows, int64_t cols) {
   ASSERT_EQ(tensor.rows(), rows);
   ASSERT_EQ(tensor.cols(), cols);
   const auto* bytes = static_cast<const volatile unsigned char*>(tensor.data);
-  unsigned sum = 0;
-  for (int64_t i = 0; i < tensor.num_elements() * SizeOf(tensor.dtype); ++i) sum += bytes[i];
-  ASSERT_GE(sum, 0u);
+  // Whoever reads beyond the map ends here, by a signal or a sanitizer.
+  for (int64_t i = 0; i < tensor.num_elements() * SizeOf(tensor.dtype); ++i)
+    static_cast<void>(bytes[i]);
 }
 
 void ExpectMapFitsConfig(const Checkpoint& checkpoint) {

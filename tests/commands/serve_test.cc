@@ -210,7 +210,6 @@ TEST(Serve, EngineFlagsOfBothSpellings) {
               AllOf(HasSubstr("prefix cache on"), HasSubstr("admission overcommit")));
   EXPECT_THAT(said({"--admission", "reserve", "--reserve-output-tokens", "7"}),
               HasSubstr("admission reserve 7 output"));
-  EXPECT_THAT(said({"--decode-log-interval", "5", "--disable-log-stats"}), HasSubstr("engine  "));
   for (const std::vector<std::string>& wrong : {std::vector<std::string>{"--admission", "never"},
                                                 {"--swa-full-tokens-ratio", "1.5"},
                                                 {"--decode-log-interval", "0"},
@@ -219,6 +218,18 @@ TEST(Serve, EngineFlagsOfBothSpellings) {
                                                 {"--draft-position", "x"},
                                                 {"--speculative-algorithm", "EAGLE3"}})
     EXPECT_THAT(said(wrong), AllOf(testing::StartsWith("2"), HasSubstr(wrong[0])));
+}
+
+TEST(Serve, LogsStepsUnlessTold) {
+  const auto log = [](const std::vector<std::string>& args) {
+    RunningServer server(args);
+    EXPECT_THAT(server.Post("/v1/chat/completions", kSum), HasSubstr(" 200 "));
+    server.program().Signal(SIGTERM);
+    return server.program().Finish().err;
+  };
+  EXPECT_THAT(log({"--decode-log-interval", "1"}),
+              AllOf(HasSubstr("Prefill batch, #new-seq: 1"), HasSubstr("Decode batch, #running")));
+  EXPECT_THAT(log({"--decode-log-interval", "1", "--disable-log-stats"}), Not(HasSubstr(" batch")));
 }
 
 TEST(Serve, OrderOfPriorities) {

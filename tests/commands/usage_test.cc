@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "tests/program.h"
 
@@ -25,7 +26,9 @@ TEST(Usage, VersionAndHelp) {
     const ProgramResult help = RunProgram(LAPIDARY_PROGRAM, {command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("Example: ")) << command;
-    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 50) << command;
+    EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 45) << command;
+    std::istringstream lines(help.out);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
   }
 }
 

@@ -118,7 +118,7 @@ std::function<int()> SetUpLatency(CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_flag("--compare-drafts", f->compares_drafts,
-               "runs with and without drafts in turn; the ratio of their medians");
+               "with and without drafts in turn, and the ratio");
   return [f] { return RunLatency(*f); };
 }
 
@@ -126,7 +126,7 @@ std::function<int()> SetUpLatency(CLI::App& app) {
 
 const Command kBenchLatencyCommand = {
     "latency", "one request at a time, in process",
-    "lapidary bench latency --compare-drafts --prompts models/pebble/skills.jsonl --num-prompts "
+    "lapidary bench latency --compare-drafts --prompts skills.jsonl --num-prompts "
     "60",
     SetUpLatency};
 

@@ -82,7 +82,7 @@ void AddWorkloadFlags(CLI::App& app, WorkloadFlags& flags) {
   app.add_option("--top-p", flags.top_p, "1: off (off)")->check(CLI::Range(0.0f, 1.0f));
   app.add_flag_callback(
       "--ignore-eos", [&flags] { flags.ignore_eos = true; },
-      "go on after an end token (default, but not with --prompts)");
+      "go on after an end token (on without --prompts)");
   app.add_flag_callback(
       "--no-ignore-eos,--disable-ignore-eos", [&flags] { flags.ignore_eos = false; },
       "end at an end token");

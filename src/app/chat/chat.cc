@@ -149,7 +149,7 @@ std::function<int()> SetUpChat(CLI::App& app) {
   auto f = std::make_shared<ChatFlags>();
   AddModelFlags(app, f->model);
   AddLoadFlags(app, f->model);
-  app.add_option("--url", f->url, "talk to this server instead; --model is then its name for one");
+  app.add_option("--url", f->url, "of a server to talk to; --model is then its name for one");
   app.add_option("--api-key", f->api_key, "of that server");
   app.add_option("--system", f->system, "the system prompt");
   app.add_flag("--thinking", f->thinking, "let the model think first; thoughts are shown dimmed");

@@ -109,7 +109,7 @@ fs::path ModelFlags::HubDir() const {
 
 void AddModelFlags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--model,-m,--model-path", flags.model,
-                 "checkpoint folder, or org/name in the Hub cache (default: the shipped pebble)");
+                 "folder, or org/name in the Hub cache (default: pebble)");
   app.add_option("--draft-model,--speculative-draft-model-path", flags.draft_model,
                  "the same of the drafter (default: MODEL-assistant)");
   app.add_option("--download-dir", flags.hub_dir, "the Hub cache (default: the Hub's own place)");

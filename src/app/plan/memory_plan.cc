@@ -147,13 +147,13 @@ void AddTokenCount(CLI::App& app, const std::string& names, int& value, const st
 
 void AddMemoryFlags(CLI::App& app, MemoryFlags& flags, EngineOptions& options) {
   AddTokenCount(app, "--max-model-len,--context-length", options.max_model_len,
-                "context: 4096, 32k, 1.5k (default auto: the model's, or what fits)");
+                "such as 4096, 32k (auto: the model's, or what fits)");
   app.add_option("--max-num-seqs,--max-running-requests", options.max_running_requests,
                  "sequences in a step")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option("--chunked-prefill-size", flags.chunk_tokens,
-                 "tokens a step, of prompts and replies (256; on a GPU 4096 or 8192)")
+                 "tokens a step (256; on a GPU 4096 or 8192)")
       ->check(CLI::Range(kMinChunk, 65536));
   app.add_option("--max-num-batched-tokens", flags.max_batched_tokens, "the same")
       ->check(CLI::Range(kMinChunk, 65536));
@@ -188,8 +188,7 @@ void AddKvFoldFlag(CLI::App& app, KvFold& fold) {
          [&fold](const std::string& given) {
            fold = given == "on" ? KvFold::kOn : given == "off" ? KvFold::kOff : KvFold::kAuto;
          },
-         "full layers whose values are keys before their norm keep the two in one: on, off; auto: "
-         "on a GPU (auto)")
+         "K and V of full layers in one: on, off, auto (a GPU)")
       ->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_flag_callback(
       "--no-kv-fold", [&fold] { fold = KvFold::kOff; }, "the same as --kv-fold off");

@@ -91,7 +91,7 @@ std::function<int()> SetUpPlan(CLI::App& app) {
   AddModelFlags(app, f->model);
   AddMemoryFlags(app, f->memory, f->engine);
   app.add_option("--device-memory", f->device_bytes,
-                 "of a GPU, such as 80GiB (default: this machine's available memory, on the CPU)")
+                 "of a GPU, such as 80GiB (default: this machine's)")
       ->transform(CLI::AsSizeValue(false));
   app.add_flag("--json", f->json_output, "print one JSON object and nothing else");
   return [f] {

@@ -14,7 +14,7 @@ void AddOrderFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
   app.add_option_function<std::string>(
          "--schedule-policy",
          [&](const std::string& name) { options.longest_prefix_first = name == "lpm"; },
-         "fcfs; lpm: longest cached prefix first, of one priority (fcfs)")
+         "fcfs; lpm: longest cached prefix first (fcfs)")
       ->check(CLI::IsMember({"fcfs", "lpm"}));
   app.add_flag("--enable-priority-scheduling", flags.enables_priority,
                "the same as SGLang says it: larger values first");

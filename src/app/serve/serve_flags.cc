@@ -51,7 +51,7 @@ void AddApiFlags(CLI::App& app, ServeFlags& flags) {
                  "a second listener, with its own thread, for the health routes only")
       ->check(CLI::Range(0, 65535));
   app.add_option("--served-model-name", api.served_names,
-                 "names in requests and replies, the first in replies; '*': any");
+                 "names in requests, the first in replies; '*': any");
   app.add_option("--api-key", api.api_keys, "key clients must send; repeatable")
       ->allow_extra_args(false);
   app.add_option("--api-key-file", flags.api_key_files, "file with a key a line")
@@ -79,9 +79,9 @@ void AddApiFlags(CLI::App& app, ServeFlags& flags) {
 void AddReplyFlags(CLI::App& app, ServeFlags& flags) {
   const CLI::IsMember parsers({"gemma4", "auto", "none"});
   app.add_option("--seed,--random-seed", flags.seed,
-                 "of requests without one, each drawn from it (default: random)");
+                 "of which requests without one draw theirs (random)");
   app.add_option("--generation-config", flags.generation_config,
-                 "auto: the model's sampling defaults; vllm: 1.0, no top-k, no top-p")
+                 "sampling: auto, the model's; vllm: 1.0 and no filter")
       ->check(CLI::IsMember({"auto", "vllm"}));
   app.add_option("--sampling-defaults", flags.sampling_defaults, "the same: model, openai")
       ->check(CLI::IsMember({"model", "openai"}));

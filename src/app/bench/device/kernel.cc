@@ -104,7 +104,7 @@ int RunKernel(const KernelFlags& flags) {
 
 std::function<int()> SetUpKernel(CLI::App& app) {
   auto f = std::make_shared<KernelFlags>();
-  app.add_option("--op", f->op, "the ops whose names begin so, such as linear or attention (all)");
+  app.add_option("--op", f->op, "ops whose names begin so, such as attention (all)");
   app.add_option("--model", f->model, "at the shapes of one model (all)")
       ->check(CLI::IsMember(std::vector<std::string>(kModels.begin(), kModels.end())));
   AddBackendFlag(app, f->backend);

@@ -147,8 +147,7 @@ std::function<int()> SetUpStep(CLI::App& app) {
   AddKvFoldFlag(app, f->fold);
   AddSizes(app, "--batch", f->batches, 1024, "sequences of a step, each of these");
   AddSizes(app, "--context", f->contexts, 1 << 20, "keys that each sees, with each of these");
-  app.add_flag("--products", f->products,
-               "and how much less a step takes without its dense products (GPU)");
+  app.add_flag("--products", f->products, "and a step without its dense products (a GPU)");
   AddRecordFlag(app, f->json_path);
   return [f] { return RunStep(*f); };
 }
