@@ -6,6 +6,8 @@
 #include <span>
 #include <string>
 
+#include "base/result.h"
+
 namespace CLI {
 class App;
 }
@@ -14,6 +16,12 @@ namespace lapidary {
 
 inline constexpr int kExitFailure = 1;
 inline constexpr int kExitUsage = 2;
+
+// Flags whose values cannot be, or not together; ends the process with kExitUsage.
+class UsageError : public StartupError {
+ public:
+  using StartupError::StartupError;
+};
 
 struct Command {
   const char* name;

@@ -145,6 +145,9 @@ int main(int argc, char** argv) {
   lapidary::InitLog("info");
   try {
     return lapidary::Main(argc, argv);
+  } catch (const lapidary::UsageError& error) {
+    std::fprintf(stderr, "lapidary: %s\n", error.what());
+    return lapidary::kExitUsage;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "lapidary: %s\n", error.what());
     return lapidary::kExitFailure;

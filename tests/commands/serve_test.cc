@@ -320,7 +320,10 @@ TEST(Serve, RefusesFlagsByName) {
                 .exit_code,
             0);
   const ProgramResult kwargs = run({"--default-chat-template-kwargs", R"({"tokenize":true})"});
-  EXPECT_EQ(kwargs.exit_code, 1);
+  EXPECT_EQ(kwargs.exit_code, 2);
+  EXPECT_EQ(run({"--default-chat-template-kwargs", "{"}).exit_code, 2);
+  EXPECT_EQ(run({"--api-key", ""}).exit_code, 2);
+  EXPECT_EQ(run({"--scheduling-policy", "fcfs", "--enable-priority-scheduling"}).exit_code, 2);
   EXPECT_THAT(kwargs.err, HasSubstr("'tokenize' is not understood"));
   EXPECT_THAT(run({"/nonexistent"}).err, HasSubstr("no model at '/nonexistent'"));
 }

@@ -3,7 +3,7 @@
 #include <fmt/core.h>
 #include <CLI/App.hpp>
 
-#include "base/result.h"
+#include "app/command.h"
 
 namespace lapidary {
 namespace {
@@ -58,12 +58,12 @@ void AddEngineFlags(CLI::App& app, EngineFlags& flags, EngineOptions& options) {
 PriorityOrder OrderOf(const EngineFlags& flags) {
   const bool is_on = flags.enables_priority || flags.policy == "priority";
   if (flags.enables_priority && flags.policy == "fcfs")
-    throw StartupError("--scheduling-policy fcfs and --enable-priority-scheduling disagree");
+    throw UsageError("--scheduling-policy fcfs and --enable-priority-scheduling disagree");
   if (flags.low_values_first && flags.priority_order == "high-first")
-    throw StartupError(
+    throw UsageError(
         "--priority-order high-first and --schedule-low-priority-values-first disagree");
   if (!is_on && (flags.low_values_first || flags.priority_order))
-    throw StartupError(
+    throw UsageError(
         "an order of priorities needs --scheduling-policy priority or "
         "--enable-priority-scheduling");
   if (!is_on) return PriorityOrder::kNone;

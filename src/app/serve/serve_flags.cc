@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "app/command.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 
@@ -132,7 +133,7 @@ void ResolveServeFlags(ServeFlags& flags) {
   if (names.empty()) names = ServedNames(flags.model);
   for (const std::string& file : flags.api_key_files) ReadKeys(file, flags.api.api_keys);
   for (const std::string& key : flags.api.api_keys)
-    if (key.empty()) throw StartupError("--api-key must not be empty");
+    if (key.empty()) throw UsageError("--api-key must not be empty");
   ReadChatKwargs(flags.chat_kwargs);
   flags.order = OrderOf(flags.run);
   flags.engine.log_interval = flags.run.logs_steps ? flags.run.log_interval : 0;
@@ -142,14 +143,15 @@ RenderOptions ReadChatKwargs(const std::string& text) {
   RenderOptions options;
   if (text.empty()) return options;
   constexpr const char* kFlag = "--default-chat-template-kwargs";
-  const json::value parsed = OrThrow(ParseJson(text, kFlag));
-  if (!parsed.is_object()) throw StartupError(fmt::format("{} must be a JSON object", kFlag));
-  for (const auto& [key, value] : parsed.get_object()) {
+  const Result<json::value> parsed = ParseJson(text, kFlag);
+  if (!parsed.ok()) throw UsageError(parsed.error().message);
+  if (!parsed.value().is_object()) throw UsageError(fmt::format("{} must be a JSON object", kFlag));
+  for (const auto& [key, value] : parsed.value().get_object()) {
     bool* option = key == "enable_thinking"     ? &options.enable_thinking
                    : key == "preserve_thinking" ? &options.preserve_thinking
                                                 : nullptr;
     if (option == nullptr || !value.is_bool())
-      throw StartupError(fmt::format(
+      throw UsageError(fmt::format(
           "{}: '{}' is not understood; enable_thinking and preserve_thinking take true or false",
           kFlag, std::string_view(key.substr(0, 40))));
     *option = value.get_bool();
