@@ -13,6 +13,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 class FieldEffectsTest : public ApiServerTest {
  protected:
@@ -275,6 +276,64 @@ TEST_F(FieldEffectsTest, OldFunctionMessagesAreCallsAndResults) {
                    R"({"role":"function","name":"f","content":"2"})"),
             prompt(R"("tool_calls":[{"function":{"name":"f","arguments":"{\"x\":1}"}}])",
                    R"({"role":"tool","name":"f","content":"2"})"));
+}
+
+TEST_F(FieldEffectsTest, LogprobsHoldEachTokenOnce) {
+  // A byte of a longer character, an ordinary token and the end: lm-eval counts on an entry each.
+  const int32_t byte = tokenizer_->Find("<0xF0>").value(), word = tokenizer_->Encode("red")[0],
+                end = tokenizer_->Find("<turn|>").value();
+  engine_->script = {byte, word, end};
+  engine_->logprobs = {TokenLogprobs{byte, -0.5f, {{word, -1.5f}}, {}},
+                       TokenLogprobs{word, -0.25f, {{word, -0.25f}, {byte, -2.0f}}, {}},
+                       TokenLogprobs{end, -0.125f, {{end, -0.125f}}, {}}};
+  engine_->edit = [&](TokenEvent& event) {
+    if (event.tokens.back() == end) event.stop_id = end;
+  };
+  const json::value text = Choice(kText, R"("logprobs":1)").at("logprobs");
+  const std::string name(tokenizer_->TokenBytes(word));
+  EXPECT_EQ(text.at("tokens"), json::value({"bytes:\\xf0", name, "<turn|>"}));
+  EXPECT_EQ(text.at("token_logprobs"), json::value({-0.5f, -0.25f, -0.125f}));
+  // The token itself is always among its alternatives.
+  EXPECT_EQ(text.at("top_logprobs").at(0),
+            json::value(json::object{{name, -1.5f}, {"bytes:\\xf0", -0.5f}}));
+  const json::array chat = Choice(kMessages, R"("logprobs":true,"top_logprobs":1)")
+                               .at("logprobs")
+                               .at("content")
+                               .as_array();
+  ASSERT_EQ(chat.size(), 3u);
+  EXPECT_EQ(chat[0].at("bytes"), json::value(json::array{0xf0}));
+  EXPECT_EQ(chat[0].at("token").as_string(), "\xef\xbf\xbd");
+  EXPECT_EQ(chat[1].at("token").as_string(), name);
+  EXPECT_EQ(chat[1].at("top_logprobs").at(0).at("logprob").to_number<float>(), -0.25f);
+}
+
+TEST_F(FieldEffectsTest, ModelsTellWhatTheyTakeIn) {
+  const json::value model = BodyOf(Get("/v1/models")).at("data").at(0);
+  EXPECT_EQ(model.at("architecture").at("input_modalities"), json::value(json::array{"text"}));
+  EXPECT_EQ(model.at("max_model_len").as_int64(), 4096);
+}
+
+class KeepAliveTest : public FieldEffectsTest {
+  void Configure(ApiOptions& options) override {
+    options.limits.keepalive_line = std::chrono::milliseconds(20);
+  }
+};
+
+// An empty line, which every client skips; a comment would break two of them.
+TEST_F(KeepAliveTest, SilentStreamsSendEmptyLines) {
+  engine_->script = {7};
+  engine_->endless = true;
+  tcp::socket socket = Connect();
+  boost::asio::write(socket, boost::asio::buffer(Message(
+                                 "POST", kText, R"({"prompt":"a","stream":true,"seed":1})")));
+  std::string stream;
+  boost::system::error_code code;
+  while (!code && stream.find("\r\n1\r\n\n\r\n1\r\n\n\r\n") == std::string::npos) {
+    char bytes[4096];
+    stream.append(bytes, socket.read_some(boost::asio::buffer(bytes), code));
+  }
+  EXPECT_FALSE(code);
+  EXPECT_THAT(stream, Not(HasSubstr("\n:")));
 }
 
 // A field that is known and asks for what is not there is refused; its harmless value is not.
