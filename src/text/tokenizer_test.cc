@@ -211,5 +211,21 @@ TEST(Tokenizer, BadFilesAreRefusedByName) {
   EXPECT_FALSE(Tokenizer::Load("/nonexistent").ok());
 }
 
+// Three strings stand twice in the published vocabulary. The values are the tokenizers package's.
+TEST(Tokenizer, OfAStringThatStandsTwiceTheLaterIdIsUsed) {
+  std::string text =
+      ReadFile(std::string(LAPIDARY_SOURCE_DIR) + "/tests/data/tokenizer/tokenizer.json", 1 << 20)
+          .value();
+  const std::string entry = "\"a\": 270";
+  ASSERT_NE(text.find(entry), std::string::npos);
+  text.replace(text.find(entry), entry.size(), entry + ", \"a\": 383");
+  const auto tokenizer = Tokenizer::Parse(text, "tokenizer.json");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+  EXPECT_THAT(tokenizer.value().Encode("a b"), testing::ElementsAre(383, 267, 271));
+  EXPECT_THAT(tokenizer.value().Encode("ab aab"), testing::ElementsAre(351, 267, 348, 271));
+  EXPECT_EQ(tokenizer.value().Decode(std::vector<int32_t>{270, 383}, false), "a");
+  EXPECT_EQ(tokenizer.value().vocab_size(), 384);
+}
+
 }  // namespace
 }  // namespace lapidary
