@@ -10,7 +10,7 @@ TREE   := $(BUILD)$(if $(filter cuda,$(PRESET)),/cuda)
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients compare-clients bench cuda crowd metrics soak gpu-bundle gpu-stress clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients compare-clients bench cuda crowd metrics soak tokenizer tokenizer-speed gpu-bundle gpu-stress clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -104,6 +104,13 @@ clients: build    ## the official openai package against the running server
 	@test -x $(BUILD)/clients/bin/pytest || python3 -m venv $(BUILD)/clients
 	@$(BUILD)/clients/bin/pip install -q -r tests/clients/requirements.txt
 	@$(BUILD)/clients/bin/pytest -q -p no:cacheprovider tests/clients
+
+tokenizer: build  ## 100,000 texts and lists against the tokenizers package, with a vocabulary of the published size
+	@tools/tokenizer/run $(BUILD) compare.py
+
+tokenizer-speed: build  ## loading and encoding beside the tokenizers package
+	@cmake --preset cpu -DLAPIDARY_TESTS=ON > /dev/null && cmake --build $(BUILD) -j $(JOBS) --target tokenizer_bench
+	@tools/tokenizer/run $(BUILD) speed.py
 
 compare-clients:  ## figures of RECORD, by bench serve, against two other clients' own functions
 	@test -n "$(RECORD)" || { echo "give RECORD=FILE, of lapidary bench serve --output-json FILE"; exit 2; }

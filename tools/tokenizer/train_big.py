@@ -59,11 +59,38 @@ def fill(rng, pieces, merges, size, cross):
         merges.append((left, right))
 
 
+def fill_with_parts(rng, pieces, merges, size):
+    """All parts of made-up words, so that most entries can be made in several ways."""
+    letters = [piece for piece in pieces if len(piece) == 1 and piece.isalpha()][:60]
+    known = set(pieces)
+    while len(pieces) < size:
+        word = "".join(rng.choices(letters, k=6))
+        for length in range(2, len(word) + 1):
+            for begin in range(len(word) + 1 - length):
+                part = word[begin:begin + length]
+                if part in known or len(pieces) == size:
+                    continue
+                known.add(part)
+                pieces.append(part)
+                merges.append((part[:-1], part[-1]))
+
+
+def add_merges(rng, pieces, merges, count):
+    """Other ways to the same entries, as the published vocabulary has two for each."""
+    known, there = set(pieces), set(merges)
+    others = [(piece[:i], piece[i:]) for piece in pieces for i in range(1, len(piece))
+              if piece[:i] in known and piece[i:] in known and (piece[:i], piece[i:]) not in there]
+    if len(merges) + len(others) < count:
+        raise SystemExit(f"only {len(merges) + len(others)} merges make these entries")
+    merges += rng.sample(others, max(0, count - len(merges)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=pathlib.Path, help="folder that gets tokenizer.json")
     parser.add_argument("--size", type=int, default=262144)
     parser.add_argument("--trained", type=int, default=60000, help="entries that are trained")
+    parser.add_argument("--merges", type=int, default=0, help="as many at least")
     parser.add_argument("--words", type=int, default=200000, help="made-up words to train on")
     parser.add_argument("--cross", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
@@ -72,7 +99,10 @@ def main():
     fixed = ADDED + BYTES
     room = flags.size - len(fixed)
     pieces, merges = trained(rng, min(flags.trained, room), flags.words)
+    if flags.merges > 0:
+        fill_with_parts(rng, pieces, merges, (len(pieces) + room) // 2)
     fill(rng, pieces, merges, room, flags.cross)
+    add_merges(rng, pieces, merges, flags.merges)
     replace = {"type": "Replace", "pattern": {"String": MARK}, "content": " "}
     content = {
         "version": "1.0", "truncation": None, "padding": None,
