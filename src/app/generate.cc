@@ -21,7 +21,8 @@ namespace {
 
 struct GenerateFlags {
   ModelFlags model;
-  std::string prompt, prompt_ids;
+  std::string prompt;
+  std::vector<int32_t> prompt_ids;
   bool chat = false, thinking = false, ignore_eos = false, json_output = false;
   int max_tokens = 128, num_threads = 0, max_model_len = 0;
   bool debug_kv_bounds = false;
@@ -35,23 +36,30 @@ double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::vector<int32_t> ParseIds(const std::string& text, int vocab_size) {
-  const json::value value = OrThrow(ParseJson(text, "--prompt-token-ids"));
+std::vector<int32_t> ParseIds(const std::string& text) {
+  const auto fail = [](const std::string& why) {
+    throw CLI::ValidationError("--prompt-token-ids", why);
+  };
+  const Result<json::value> parsed = ParseJson(text, "the value");
+  if (!parsed.ok()) fail(parsed.error().message);
   std::vector<int32_t> ids;
-  if (value.is_array())
-    for (const json::value& item : value.get_array()) {
-      if (!item.is_int64() || item.get_int64() < 0 || item.get_int64() >= vocab_size)
-        throw StartupError(
-            fmt::format("--prompt-token-ids must hold ids from 0 to {}", vocab_size - 1));
+  if (parsed.value().is_array())
+    for (const json::value& item : parsed.value().get_array()) {
+      if (!item.is_int64() || item.get_int64() < 0 || item.get_int64() > INT32_MAX)
+        fail(fmt::format("{} is no token id", json::serialize(item)));
       ids.push_back(static_cast<int32_t>(item.get_int64()));
     }
-  if (ids.empty())
-    throw StartupError("--prompt-token-ids must be a JSON array of ids, such as [2, 17]");
+  if (ids.empty()) fail("the value must be a JSON array of ids, such as [2, 17]");
   return ids;
 }
 
 std::vector<int32_t> MakePrompt(const GenerateFlags& flags, const LoadedModel& model) {
-  if (!flags.prompt_ids.empty()) return ParseIds(flags.prompt_ids, model.target->config.vocab_size);
+  const int vocab_size = model.target->config.vocab_size;
+  for (const int32_t id : flags.prompt_ids)
+    if (id >= vocab_size)
+      throw StartupError(
+          fmt::format("--prompt-token-ids must hold ids from 0 to {}", vocab_size - 1));
+  if (!flags.prompt_ids.empty()) return flags.prompt_ids;
   if (model.tokenizer == nullptr)
     throw StartupError(
         fmt::format("{} has no tokenizer.json; give --prompt-token-ids", model.dir.string()));
@@ -182,8 +190,9 @@ std::function<int()> SetUpGenerate(CLI::App& app) {
   AddModelFlags(app, f->model);
   AddLoadFlags(app, f->model);
   auto* prompt = app.add_option("--prompt", f->prompt, "raw text after <bos>");
-  auto* ids =
-      app.add_option("--prompt-token-ids", f->prompt_ids, "JSON array of ids instead of a text");
+  auto* ids = app.add_option_function<std::string>(
+      "--prompt-token-ids", [f](const std::string& text) { f->prompt_ids = ParseIds(text); },
+      "JSON array of ids instead of a text");
   prompt->excludes(ids);
   app.add_flag("--chat", f->chat, "wrap the prompt in the chat template");
   app.add_flag("--thinking", f->thinking, "with --chat: let the model think first");

@@ -14,7 +14,7 @@ namespace lapidary {
 namespace {
 
 struct RenderFlags {
-  std::string revision = "edge";
+  TemplateRevision revision = TemplateRevision::kEdge;
   bool thinking = false;
 };
 
@@ -47,10 +47,6 @@ const json::array* ReadArray(const json::object& conversation, std::string_view 
 }
 
 int RunRender(const RenderFlags& flags) {
-  const auto revision = TemplateByName(flags.revision);
-  if (!revision)
-    throw StartupError(fmt::format("--template-revision: {} is none of edge, thinkprefill, april",
-                                   flags.revision));
   std::ios::sync_with_stdio(false);
   const std::string input(std::istreambuf_iterator<char>(std::cin), {});
   const auto document = ParseJson(input, "the conversation");
@@ -60,7 +56,7 @@ int RunRender(const RenderFlags& flags) {
   const json::object& conversation = document.value().get_object();
   const json::array* messages = ReadArray(conversation, "messages");
   if (messages == nullptr) throw StartupError("messages is missing");
-  const auto pieces = RenderChat(*revision, *messages, ReadArray(conversation, "tools"),
+  const auto pieces = RenderChat(flags.revision, *messages, ReadArray(conversation, "tools"),
                                  ReadOptions(conversation, flags.thinking));
   if (!pieces.ok()) throw StartupError(pieces.error().message);
   std::cout << JoinPrompt(pieces.value());
@@ -71,8 +67,17 @@ int RunRender(const RenderFlags& flags) {
 
 std::function<int()> SetUpRender(CLI::App& app) {
   auto flags = std::make_shared<RenderFlags>();
-  app.add_option("--template-revision", flags->revision, "edge, thinkprefill or april")
-      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--template-revision",
+         [flags](const std::string& name) {
+           const auto revision = TemplateByName(name);
+           if (!revision)
+             throw CLI::ValidationError("--template-revision",
+                                        name + " is none of edge, thinkprefill, april");
+           flags->revision = *revision;
+         },
+         "edge, thinkprefill or april")
+      ->default_str(std::string(TemplateName(flags->revision)));
   app.add_flag("--thinking", flags->thinking, "as kwargs.enable_thinking");
   return [flags] { return RunRender(*flags); };
 }
