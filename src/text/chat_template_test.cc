@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <fstream>
+#include <iterator>
 
 #include "base/sha256.h"
 
@@ -85,6 +87,58 @@ TEST(ChatTemplate, ErrorNamesThePath) {
       RenderChat(TemplateRevision::kEdge, messages.value().as_array(), nullptr, RenderOptions());
   ASSERT_FALSE(got.ok());
   EXPECT_EQ(got.error().param, "messages[0].tool_calls[0].function.arguments");
+}
+
+std::string ReadTemplate(const std::string& path) {
+  std::ifstream file(std::string(LAPIDARY_SOURCE_DIR) + "/" + path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The published form for models without per-layer embeddings differs in this alone.
+std::string WithThinkPrefill(std::string edge) {
+  const std::string before = "        {{- '<|turn>model\\n' -}}\n";
+  const size_t at = edge.rfind(before);
+  EXPECT_NE(at, std::string::npos);
+  return edge.insert(at + before.size(),
+                     "        {%- if not enable_thinking -%}\n"
+                     "            {{- '<|channel>thought\\n<channel|>' -}}\n"
+                     "        {%- endif -%}\n");
+}
+
+TEST(ChatTemplate, PublishedTextsAreRecognised) {
+  const std::string edge = ReadTemplate("models/pebble/chat_template.jinja");
+  EXPECT_EQ(RecogniseTemplate(edge), TemplateRevision::kEdge);
+  EXPECT_EQ(RecogniseTemplate(WithThinkPrefill(edge)), TemplateRevision::kThinkPrefill);
+}
+
+TEST(ChatTemplate, WhiteSpaceAtTheEndDoesNotMatter) {
+  const std::string edge = ReadTemplate("models/pebble/chat_template.jinja");
+  std::string bare = edge;
+  while (std::isspace(static_cast<unsigned char>(bare.back())) != 0) bare.pop_back();
+  for (const char* end : {"", "\n", "\r\n", " \t\n\v\f\r\n  "})
+    EXPECT_EQ(RecogniseTemplate(bare + end), TemplateRevision::kEdge) << end;
+  EXPECT_EQ(RecogniseTemplate("\n" + bare), std::nullopt);
+  EXPECT_EQ(RecogniseTemplate(bare + "\n."), std::nullopt);
+}
+
+TEST(ChatTemplate, AChangedByteMakesItUnknown) {
+  const std::string edge = ReadTemplate("models/pebble/chat_template.jinja");
+  ASSERT_GT(edge.size(), 10'000u);
+  for (size_t at = 0; at + 1 < edge.size(); at += 997) {
+    std::string changed = edge;
+    changed[at] ^= 1;
+    EXPECT_EQ(RecogniseTemplate(changed), std::nullopt) << at;
+  }
+  EXPECT_EQ(RecogniseTemplate(edge.substr(1)), std::nullopt);
+  EXPECT_EQ(RecogniseTemplate(""), std::nullopt);
+  EXPECT_EQ(RecogniseTemplate(" \n"), std::nullopt);
+}
+
+TEST(ChatTemplate, NamesOfRevisions) {
+  for (const char* name : {"edge", "thinkprefill", "april"})
+    EXPECT_EQ(TemplateName(TemplateByName(name).value()), name);
+  for (const char* name : {"", "Edge", "edge ", "foo"})
+    EXPECT_EQ(TemplateByName(name), std::nullopt) << name;
 }
 
 TEST(Sha256, VectorsOfTheStandard) {

@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "io/json.h"
+#include "tests/commands/running_server.h"
 #include "tests/program.h"
 
 namespace lapidary {
@@ -52,11 +55,38 @@ TEST_F(CheckTest, ShippedModelIsFine) {
   EXPECT_THAT(std::string(model.at("tensors").as_string()), HasSubstr("all numbers finite"));
   EXPECT_THAT(std::string(model.at("drafter").as_string()),
               HasSubstr("pebble-assistant, beside the model: fits"));
-  EXPECT_THAT(std::string(model.at("template").as_string()), HasSubstr("edge"));
+  EXPECT_EQ(model.at("template"), "chat_template.jinja is edge");
   const json::object& machine = checked.report.at("machine").as_object();
   EXPECT_GE(machine.at("num_cores").to_number<int>(), 1);
   EXPECT_GE(machine.at("memory_bytes").to_number<uint64_t>(), uint64_t{1} << 28);
   EXPECT_GE(machine.at("max_open_files").to_number<uint64_t>(), 16u);
+}
+
+// By its text alone, white space at its end apart; serve says the same.
+TEST_F(CheckTest, TemplateThatIsNotKnownIsSaid) {
+  const fs::path shipped = kSource / "models/pebble", model = root_ / "model";
+  fs::create_directory(model);
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"})
+    fs::create_symlink(shipped / name, model / name);
+  std::ifstream file(shipped / "chat_template.jinja");
+  const std::string known(std::istreambuf_iterator<char>(file), {});
+  std::string changed = known;
+  changed[changed.find("user")] = 'U';
+  const auto expect = [&](const std::string& text, const std::string& sentence) {
+    std::ofstream(model / "chat_template.jinja") << text;
+    EXPECT_EQ(Check({model.string()}).report.at("model").at("template").as_string(), sentence);
+    const RunningServer server({"--model", model.string()});
+    EXPECT_THAT(server.program().so_far().err, HasSubstr(sentence + "\n"));
+  };
+  expect(known + " \t\r\n\n", "chat_template.jinja is edge");
+  expect(changed, "chat_template.jinja is not known, using the nearest: edge");
+  expect("", "chat_template.jinja is not known, using the nearest: edge");
+  fs::remove(model / "chat_template.jinja");
+  EXPECT_EQ(Check({model.string()}).report.at("model").at("template"),
+            "no chat_template.jinja, using edge");
+  // Without per-layer embeddings the nearest is the other form.
+  EXPECT_EQ(Check({Copy("dense").string()}).report.at("model").at("template"),
+            "no chat_template.jinja, using thinkprefill");
 }
 
 TEST_F(CheckTest, LinesSayTheSame) {

@@ -27,7 +27,7 @@ class RunningServer {
     port_ = std::atoi(err.c_str() + err.find("127.0.0.1:") + 10);
     program_->WaitFor("ready ", true);
   }
-  Program& program() { return *program_; }
+  Program& program() const { return *program_; }
   int port() const { return port_; }
   std::string Post(const std::string& path, const std::string& body,
                    const std::string& headers = "") const {
