@@ -146,6 +146,7 @@ struct Finished {
   explicit Finished(size_t index) : item(index) {}
   size_t item;
   std::vector<int32_t> ids;
+  int drafted = 0, accepted = 0;
   bool failed = false;
 };
 
@@ -157,6 +158,8 @@ class FinishedQueue {
     return [this, reply = std::make_shared<Finished>(item)](TokenEvent&& event) {
       reply->ids.insert(reply->ids.end(), event.tokens.begin(), event.tokens.end());
       if (event.finish == FinishReason::kNone) return;
+      reply->drafted = event.drafted_tokens;
+      reply->accepted = event.accepted_tokens;
       reply->failed = event.finish == FinishReason::kError || event.finish == FinishReason::kAbort;
       std::lock_guard lock(mutex_);
       queue_.push_back(std::move(*reply));
@@ -177,11 +180,14 @@ class FinishedQueue {
   std::deque<Finished> queue_;
 };
 
-using Scores = std::map<std::string, Score>;
+struct Outcome {
+  std::map<std::string, Score> skills;
+  int64_t drafted = 0, accepted = 0;  // tokens of the drafter
+};
 
-Score Overall(const Scores& scores) {
+Score Overall(const Outcome& outcome) {
   Score all;
-  for (const auto& [skill, score] : scores) {
+  for (const auto& [skill, score] : outcome.skills) {
     all.right += score.right;
     all.total += score.total;
   }
@@ -189,10 +195,10 @@ Score Overall(const Scores& scores) {
 }
 
 // `queue` outlives `engine`, whose thread may still call a sink when this throws.
-Scores AskAll(Engine& engine, FinishedQueue& queue, const Tokenizer& tokenizer,
-              const EvalFlags& flags, const std::vector<Item>& items) {
+Outcome AskAll(Engine& engine, FinishedQueue& queue, const Tokenizer& tokenizer,
+               const EvalFlags& flags, const std::vector<Item>& items) {
   const bool shows_progress = isatty(STDERR_FILENO) != 0;
-  Scores scores;
+  Outcome outcome;
   size_t submitted = 0;
   for (size_t done = 0; done < items.size(); ++done) {
     for (; submitted < items.size() && submitted - done < kMaxInFlight; ++submitted) {
@@ -211,33 +217,39 @@ Scores AskAll(Engine& engine, FinishedQueue& queue, const Tokenizer& tokenizer,
     if (reply.failed)
       throw StartupError(
           fmt::format("{}, line {}: the engine gave up on it", flags.file, item.line));
-    Score& score = scores[item.skill];
+    outcome.drafted += reply.drafted;
+    outcome.accepted += reply.accepted;
+    Score& score = outcome.skills[item.skill];
     ++score.total;
     if (IsRight(item.expected, ReadAnswer(tokenizer, item, reply.ids))) ++score.right;
     if (shows_progress) fmt::print(stderr, "\r{}/{}", done + 1, items.size());
   }
   if (shows_progress) fmt::print(stderr, "\r\033[K");
-  return scores;
+  return outcome;
 }
 
-void PrintTable(const Scores& scores, double seconds) {
+void PrintTable(const Outcome& outcome, double seconds) {
   size_t width = 5;
-  for (const auto& [skill, score] : scores) width = std::max(width, skill.size());
-  for (const auto& [skill, score] : scores)
+  for (const auto& [skill, score] : outcome.skills) width = std::max(width, skill.size());
+  for (const auto& [skill, score] : outcome.skills)
     fmt::print("{:<{}}  {:>5}/{:<5} {:6.1f} %\n", skill, width, score.right, score.total,
                100.0 * score.right / score.total);
-  const Score all = Overall(scores);
+  const Score all = Overall(outcome);
   const auto [low, high] = Wilson(all);
   fmt::print("{:<{}}  {:>5}/{:<5} {:6.1f} %  (95 % interval {:.1f} to {:.1f} %), {:.1f} s\n", "all",
              width, all.right, all.total, 100.0 * all.right / all.total, 100 * low, 100 * high,
              seconds);
+  if (outcome.drafted > 0)
+    fmt::print(
+        "drafts accepted: {} of {}, {:.1f} %\n", outcome.accepted, outcome.drafted,
+        100.0 * static_cast<double>(outcome.accepted) / static_cast<double>(outcome.drafted));
 }
 
-void PrintJson(const Scores& scores, double seconds) {
-  const Score all = Overall(scores);
+void PrintJson(const Outcome& outcome, double seconds) {
+  const Score all = Overall(outcome);
   const auto [low, high] = Wilson(all);
   json::object skills;
-  for (const auto& [skill, score] : scores)
+  for (const auto& [skill, score] : outcome.skills)
     skills[skill] = {{"right", score.right}, {"total", score.total}};
   json::object out;
   out["skills"] = std::move(skills);
@@ -245,6 +257,8 @@ void PrintJson(const Scores& scores, double seconds) {
   out["total"] = all.total;
   out["accuracy"] = static_cast<double>(all.right) / all.total;
   out["interval_95"] = json::array{low, high};
+  out["drafted_tokens"] = outcome.drafted;
+  out["accepted_tokens"] = outcome.accepted;
   out["seconds"] = seconds;
   std::cout << json::serialize(out) << "\n";
 }
@@ -260,12 +274,12 @@ int RunEval(const EvalFlags& flags) {
   FinishedQueue queue;
   Engine engine(std::move(model.target), std::move(model.drafter), options);
   const auto start = std::chrono::steady_clock::now();
-  const Scores scores = AskAll(engine, queue, tokenizer, flags, items);
+  const Outcome outcome = AskAll(engine, queue, tokenizer, flags, items);
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
   if (flags.json_output)
-    PrintJson(scores, spent.count());
+    PrintJson(outcome, spent.count());
   else
-    PrintTable(scores, spent.count());
+    PrintTable(outcome, spent.count());
   return 0;
 }
 
