@@ -10,7 +10,7 @@ TREE   := $(BUILD)$(if $(filter cuda,$(PRESET)),/cuda)
 CTEST := ctest --output-on-failure -j $(JOBS)
 SOURCES = git ls-files 'src/*.h' 'src/*.cc' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cc' 'bench/*.cc'
 
-.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile clients compare-clients bench cuda crowd metrics soak tokenizer tokenizer-speed gpu-bundle gpu-stress clean
+.PHONY: setup build serve test lint format tidy lint-all asan tsan mutations simulate mutants fuzz hostile pebble clients compare-clients bench cuda crowd metrics soak tokenizer tokenizer-speed gpu-bundle gpu-stress clean
 
 setup:            ## installs what the build needs, once (says the line before it runs)
 	@tools/setup
@@ -98,6 +98,9 @@ fuzz:             ## every fuzz target for 45 s; make fuzz SECONDS=600
 
 hostile: build    ## 10,000 mutated HTTP requests against the running server
 	@python3 tests/clients/hostile_http.py
+
+pebble: build     ## the shipped model's bars: its questions and how they were held out, its drafts, its size
+	@tests/pebble/run $(BUILD)/lapidary
 
 clients: build    ## the official openai package against the running server
 	@tools/setup clients

@@ -8,9 +8,6 @@ import json
 import pathlib
 import random
 
-import jinja2
-import jinja2.sandbox
-
 import skills_number
 import skills_text
 import skills_tools
@@ -142,6 +139,8 @@ def long_chat(rng, length):
 
 @functools.cache
 def template():
+    import jinja2.sandbox  # the split is checked without it
+
     env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     env.globals["raise_exception"] = lambda text: (_ for _ in ()).throw(ValueError(text))
     return env.from_string((MODEL / "chat_template.jinja").read_text())

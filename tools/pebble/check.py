@@ -2,12 +2,11 @@
 
   python3 check.py [--folder ../../models] [--chats 20000]
 
-1. No held-out question occurs in the training stream (by key for every item, by text for a sample of whole chats).
+1. No held-out question occurs in the training stream (split.py).
 2. The checkpoints load in transformers with no missing or unexpected tensor, and AutoTokenizer loads the tokenizer.
 3. Logits of model.py and of the cached decoder equal transformers' in float32 to 1e-3, the drafter's bursts too.
 """
 import argparse
-import json
 import pathlib
 import random
 
@@ -18,25 +17,7 @@ import chats
 import data
 import generate
 import model as m
-
-
-def check_split(count):
-    """Prompts of the file against every prompt that `count` training chats contain."""
-    asked = set()
-    for line in (chats.MODEL / "skills.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        prompt = chats.record_prompt(record)  # without the system turn, unless the question is about it
-        asked.add(prompt if record["skill"] == "system turn" else prompt.split("<|turn>user\n", 1)[1])
-    rng, found, seen = random.Random("check"), 0, 0
-    for _ in range(count):
-        text = chats.render(*chats.train_chat(rng))
-        cuts = [i + len("<|turn>model\n") for i in range(len(text)) if text.startswith("<|turn>model\n", i)]
-        starts = [i + len("<|turn>user\n") for i in range(len(text)) if text.startswith("<|turn>user\n", i)]
-        bodies = {text[:e] for e in cuts} | {text[s:e] for s in starts for e in cuts if s < e}  # every stretch that could be a whole prompt
-        seen += len(starts)
-        found += len(bodies & asked)
-    print(f"split: {len(asked)} held-out prompts, {found} of them among {seen} training turns")
-    assert found == 0
+import split
 
 
 def load_reference(folder):
@@ -62,7 +43,7 @@ def main():
     args = ap.parse_args()
     folder, encoder = pathlib.Path(args.folder), data.Encoder()
     if args.chats:
-        check_split(args.chats)
+        split.check(args.chats)
     target, assistant, tokenizer = load_reference(folder)
     decoder = checkpoint.load(m.Decoder(m.Config(vocab=len(tokenizer))), folder / "pebble")
     c = decoder.config
