@@ -109,6 +109,8 @@ TEST(ChatTemplate, PublishedTextsAreRecognised) {
   const std::string edge = ReadTemplate("models/pebble/chat_template.jinja");
   EXPECT_EQ(RecogniseTemplate(edge), TemplateRevision::kEdge);
   EXPECT_EQ(RecogniseTemplate(WithThinkPrefill(edge)), TemplateRevision::kThinkPrefill);
+  EXPECT_EQ(RecogniseTemplate(ReadTemplate("tests/data/template/april.jinja")),
+            TemplateRevision::kApril);
 }
 
 TEST(ChatTemplate, WhiteSpaceAtTheEndDoesNotMatter) {
