@@ -209,8 +209,8 @@ std::function<int()> SetUpGenerate(CLI::App& app) {
   app.add_flag("--debug-kv-bounds", f->debug_kv_bounds,
                "check every page table entry before each attention");
   app.add_flag("--json", f->json_output, "print one JSON object and nothing else");
-  return [f] {
-    if (f->prompt.empty() && f->prompt_ids.empty()) {
+  return [f, prompt, ids] {
+    if (prompt->empty() && ids->empty()) {
       fmt::print(stderr, "lapidary: generate needs --prompt or --prompt-token-ids\n");
       return kExitUsage;
     }

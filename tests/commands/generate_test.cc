@@ -142,6 +142,7 @@ TEST(Generate, APromptIsRawTextAfterBos) {
     EXPECT_EQ(reply.ids, FromIds(ids, flags).ids) << text;
     EXPECT_EQ(CountOf(Tokenize(text)), reply.prompt_tokens - 1);
   }
+  EXPECT_EQ(GenerateJson({"--prompt", "", "--max-tokens", "1"}).prompt_tokens, 1);  // <bos> alone
   // A <bos> that is there is not put there again.
   EXPECT_EQ(GenerateJson({"--prompt", "<bos>Hello", "--max-tokens", "1"}).prompt_tokens,
             CountOf(Tokenize("Hello", {"--bos"})));
