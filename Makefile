@@ -129,10 +129,11 @@ bench: test       ## roofline of the CPU ops
 	@$(TREE)/bench/ops_bench
 
 cuda: setup       ## compiles and links preset cuda, where there is an nvcc 13
+	@mkdir -p $(BUILD) && rm -f $(BUILD)/cuda.skipped
 	@if [ -x /usr/local/cuda/bin/nvcc ]; then \
 	  cmake --preset cuda -DLAPIDARY_TESTS=ON > /dev/null && \
 	  cmake --build $(BUILD)/cuda -j $(JOBS) --target lapidary op_driver model_driver engine_driver; \
-	else echo "no /usr/local/cuda/bin/nvcc: preset cuda is not compiled"; fi
+	else echo "cuda: skipped: no /usr/local/cuda/bin/nvcc" | tee $(BUILD)/cuda.skipped; fi
 
 gpu-bundle: cuda  ## program, drivers, their shared libraries and models in build/bundle, for a machine with a GPU
 	@tools/bundle build/bundle build/cuda/lapidary build/cuda/tests/gpu/op_driver build/cuda/tests/gpu/model_driver \
