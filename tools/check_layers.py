@@ -28,7 +28,6 @@ ROOMS = {
     "app": None,  # sees all
 }
 MAX_LINES = {".h": 300, ".cc": 500, ".cu": 500, ".cuh": 800}
-MAX_COLUMNS = 120
 MAX_SOURCES = 12
 
 # Exceptions, each with its reason: {(file, included): reason} and {file or folder: reason}.
