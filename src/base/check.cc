@@ -11,6 +11,14 @@ namespace {
 
 std::atomic<CheckFailureHandler> failure_handler{nullptr};
 
+[[noreturn]] void End(const std::string& text, int exit_code) {
+  std::fprintf(stderr, "%s\n", text.c_str());
+  std::fflush(stderr);
+  // Taken once: a CHECK that fails inside the handler must not call it again.
+  if (CheckFailureHandler handler = failure_handler.exchange(nullptr)) handler(text);
+  _exit(exit_code);
+}
+
 }  // namespace
 
 void SetCheckFailureHandler(CheckFailureHandler handler) { failure_handler.store(handler); }
@@ -19,11 +27,9 @@ void CheckFailed(const char* file, int line, const char* condition, const std::s
   const char* slash = std::strrchr(file, '/');
   const std::string text = fmt::format("check failed at {}:{}: {}{}{}", slash ? slash + 1 : file,
                                        line, condition, message.empty() ? "" : ": ", message);
-  std::fprintf(stderr, "%s\n", text.c_str());
-  std::fflush(stderr);
-  // Taken once: a CHECK that fails inside the handler must not call it again.
-  if (CheckFailureHandler handler = failure_handler.exchange(nullptr)) handler(text);
-  _exit(70);
+  End(text, kExitBug);
 }
+
+void DeviceFailed(const std::string& message) { End("device failed: " + message, kExitDevice); }
 
 }  // namespace lapidary

@@ -8,14 +8,19 @@
 
 namespace lapidary {
 
-// Called once with the full message of a failed CHECK before the process ends. The server installs
-// its fail-stop here, so that clients and probes hear of it; without one the process prints and
-// exits 70.
+// Exit codes of a process that cannot go on: a broken promise of the code, and a device or a file
+// of weights that failed.
+inline constexpr int kExitBug = 70, kExitDevice = 71;
+
+// Called once with the full message before the process ends so. The server installs its fail-stop
+// here, so that clients and probes hear of it; without one the process prints and exits.
 using CheckFailureHandler = void (*)(const std::string& message);
 void SetCheckFailureHandler(CheckFailureHandler handler);
 
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition,
                               const std::string& message);
+// Prints the message and ends the process with kExitDevice.
+[[noreturn]] void DeviceFailed(const std::string& message);
 
 }  // namespace lapidary
 

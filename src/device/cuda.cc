@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "base/check.h"
 #include "base/result.h"
 #include "device/cuda_trace.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 // A CUDA context does not heal: an error is a bug and ends the process.
 void CheckCuda(cudaError_t error, const char* what) {
-  CHECK(error == cudaSuccess, "{}: {}", what, cudaGetErrorString(error));
+  if (error != cudaSuccess) DeviceFailed(fmt::format("{}: {}", what, cudaGetErrorString(error)));
 }
 
 class CudaGraph : public Graph {

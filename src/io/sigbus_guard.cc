@@ -11,6 +11,8 @@
 #include <cstring>
 #include <mutex>
 
+#include "base/check.h"
+
 namespace lapidary {
 namespace {
 
@@ -53,7 +55,7 @@ void OnSigbus(int, siginfo_t* info, void*) {
     WriteText(slot.file.data());
     WriteText(" could not be read: it was truncated or its disk failed; stopping\n");
     if (WeightFaultHook hook = fault_hook.load(); hook != nullptr) hook(slot.file.data());
-    _exit(kExitWeightFault);
+    _exit(kExitDevice);
   }
   // Not ours: the default action, by the same instruction again.
   signal(SIGBUS, SIG_DFL);

@@ -10,8 +10,6 @@
 
 namespace lapidary {
 
-inline constexpr int kExitWeightFault = 71;
-
 // Runs body(context), which reads `range`, in this thread. False: a read inside `range` raised
 // SIGBUS and body was left in the middle. So body must own nothing: no destructors, no locks, no
 // allocation.
@@ -23,7 +21,7 @@ bool ReadGuarded(std::span<const std::byte> range, Body& body) {
 }
 
 // Marks a range as weights for as long as it lives: SIGBUS inside it, in any thread outside
-// ReadGuarded, prints the file's name to stderr and ends the process with kExitWeightFault.
+// ReadGuarded, prints the file's name to stderr and ends the process with kExitDevice.
 class WeightMapMark {
  public:
   WeightMapMark(std::span<const std::byte> range, const std::string& file);

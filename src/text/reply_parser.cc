@@ -59,7 +59,8 @@ ReplyParser::ReplyParser(const Tokenizer& tokenizer, const ReplyTokens& tokens, 
     : tokenizer_(&tokenizer),
       tokens_(tokens),
       tools_(std::make_shared<const DeclaredTools>(std::move(tools))),
-      state_(start_in_thought ? State::kThought : State::kContent) {}
+      state_(start_in_thought ? State::kThought : State::kContent),
+      call_(tools_->parameters) {}
 
 std::vector<ReplyDelta> ReplyParser::Push(int32_t id) {
   const bool in_thought = state_ == State::kThought;
@@ -172,32 +173,32 @@ void ReplyParser::PushThought(std::string_view text) {
 
 void ReplyParser::BeginCall(State state) {
   state_ = state;
-  call_.emplace(tools_->parameters);
+  call_ = CallReader(tools_->parameters);
   call_given_ = false;
 }
 
 void ReplyParser::PushCall(std::string_view text) {
   const bool is_bare = state_ == State::kBareCall;
-  const std::string_view rest = text.substr(call_->Push(text));
+  const std::string_view rest = text.substr(call_.Push(text));
   GiveCall();
-  if (call_->is_broken() ||
+  if (call_.is_broken() ||
       (!is_bare && rest.find_first_not_of(" \t\r\n") != std::string_view::npos))
     return BreakCall(rest);
-  if (!is_bare || !call_->is_over()) return;
+  if (!is_bare || !call_.is_over()) return;
   state_ = State::kContent;
   line_start_ = false;
   PushContent(rest);
 }
 
 void ReplyParser::GiveCall() {
-  if (!call_->has_begun()) return;
-  if (!std::exchange(call_given_, true)) Emit(ReplyDelta::kToolCall, num_calls_++, call_->name());
-  Emit(ReplyDelta::kToolArguments, num_calls_ - 1, call_->TakeJson());
+  if (!call_.has_begun()) return;
+  if (!std::exchange(call_given_, true)) Emit(ReplyDelta::kToolCall, num_calls_++, call_.name());
+  Emit(ReplyDelta::kToolArguments, num_calls_ - 1, call_.TakeJson());
 }
 
 void ReplyParser::BreakCall(std::string_view rest) {
   Count(Slip::kBrokenCall);
-  std::string text = call_->TakeUnread().append(rest);
+  std::string text = call_.TakeUnread().append(rest);
   std::replace(text.begin(), text.end(), kQuoteMark, '"');
   Emit(ReplyDelta::kContent, 0, std::move(text));
   state_ = state_ == State::kBareCall ? State::kContent : State::kBrokenCall;
@@ -218,9 +219,9 @@ void ReplyParser::Leave(bool complete) {
       break;
     case State::kCall:
     case State::kBareCall:
-      call_->End(!complete);
+      call_.End(!complete);
       GiveCall();
-      if (call_->is_broken()) BreakCall({});
+      if (call_.is_broken()) BreakCall({});
       break;
     case State::kBrokenCall:
       break;

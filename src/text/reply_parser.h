@@ -94,7 +94,7 @@ class ReplyParser {
   // Text not given out yet. Thought: a part of its name, or a last newline. Content: a part of
   // `call:NAME{` at the start of a line.
   std::string held_;
-  std::optional<CallReader> call_;
+  CallReader call_;
   bool call_given_ = false;    // its name
   bool thought_head_ = false;  // the thought may still begin with its name
   bool thought_joins_ = false, has_thought_ = false;

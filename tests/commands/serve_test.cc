@@ -28,8 +28,11 @@ constexpr const char* kSum =
     R"({"messages":[{"role":"user","content":"What is 12 + 30?"}],"temperature":0})";
 
 TEST(Serve, AnswersAndStopsOnASignal) {
+  const auto start = std::chrono::steady_clock::now();
   RunningServer server({});
+  const std::chrono::duration<double> started = std::chrono::steady_clock::now() - start;
   ASSERT_GT(server.port(), 0) << server.program().so_far().err;
+  EXPECT_LT(started.count(), 2);  // what a second `make serve` promises
   EXPECT_THAT(server.Post("/v1/chat/completions", kSum), HasSubstr("\"content\":\"42\""));
   const ProgramResult busy =
       RunProgram(LAPIDARY_PROGRAM, {"serve", "--port", std::to_string(server.port())});

@@ -254,7 +254,7 @@ TEST_F(VerifyTest, ADraftWithinTwiceTheDifferenceIsATie) {
     const Ranked ranked(goldens.Values<float>("draft.1.Lm2.logits"), 2, 256);
     EXPECT_EQ(goldens.Values<int32_t>("draft.1.Lm2.tokens")[2], ranked.best);
     goldens.Set("draft.1.Lm2.tokens", 2, ranked.second);
-    goldens.Change("draft.1.Lm2.logits", static_cast<size_t>(2 * 256 + ranked.last),
+    goldens.Change("draft.1.Lm2.logits", 2 * 256 + static_cast<size_t>(ranked.last),
                    -share * ranked.gap);
     return VerifyEdited("dense", goldens, {"--max-abs", std::to_string(limit * ranked.gap)});
   };

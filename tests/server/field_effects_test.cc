@@ -280,8 +280,8 @@ TEST_F(FieldEffectsTest, OldFunctionMessagesAreCallsAndResults) {
 
 TEST_F(FieldEffectsTest, LogprobsHoldEachTokenOnce) {
   // A byte of a longer character, an ordinary token and the end: lm-eval counts on an entry each.
-  const int32_t byte = tokenizer_->Find("<0xF0>").value(), word = tokenizer_->Encode("red")[0],
-                end = tokenizer_->Find("<turn|>").value();
+  const int32_t byte = tokenizer_->Find("<0xF0>").value_or(-1), word = tokenizer_->Encode("red")[0],
+                end = tokenizer_->Find("<turn|>").value_or(-1);
   engine_->script = {byte, word, end};
   engine_->logprobs = {TokenLogprobs{byte, -0.5f, {{word, -1.5f}}, {}},
                        TokenLogprobs{word, -0.25f, {{word, -0.25f}, {byte, -2.0f}}, {}},

@@ -40,7 +40,7 @@ class SchedulingTest : public ApiServerTest {
 // The control string in a message's text forges no border.
 TEST_F(SchedulingTest, TurnBordersAreWhereTurnsOpen) {
   const Request request = Asked("/v1/chat/completions", kTurns);
-  const int32_t turn = *tokenizer_->Find("<|turn>");
+  const int32_t turn = tokenizer_->Find("<|turn>").value_or(-1);
   ASSERT_EQ(request.turn_borders.size(), 4u);  // three turns and the one to be written
   for (const int32_t border : request.turn_borders)
     EXPECT_EQ(request.prompt[static_cast<size_t>(border)], turn);

@@ -87,7 +87,8 @@ def logits_of(model, asked, ids, dtype):
 
 
 def greedy(model, asked, ids):
-    """Tokens (no media), margins, best five. Without a cache nothing but the forward pass is asked."""
+    """Tokens, margins, best five; they end before a token that stands for media, which transformers would not read as
+    one. Without a cache nothing but the forward pass is asked."""
     tokens, margins, tops, past = [], [], [], None
     media = media_of(model.config)
     for _ in range(asked.greedy):
@@ -95,11 +96,12 @@ def greedy(model, asked, ids):
         out = model(input_ids=asked.tensor(fed), use_cache=asked.cached, past_key_values=past, logits_to_keep=1)
         past = out.past_key_values if asked.cached else None
         best = out.logits[0, -1].topk(NUM_TOP)
+        if int(best.indices[0]) in media:
+            break
         margins.append(float(best.values[0] - best.values[1]))
         tops.append(best.indices.tolist())
-        out.logits[0, -1, media] = -torch.inf
-        tokens.append(int(out.logits[0, -1].argmax()))
-    return ints(tokens), torch.tensor(margins), ints(tops)
+        tokens.append(int(best.indices[0]))
+    return ints(tokens), torch.tensor(margins), ints(tops).reshape(-1, NUM_TOP)
 
 
 def draft(model, assistant, asked, ids, first, fed=None):
@@ -137,7 +139,7 @@ def in_f32(model, assistant, asked, prompts):
         tokens, margins, tops = greedy(model, asked, ids)
         goldens[f"text.{p}.greedy"], goldens[f"text.{p}.greedy_margin"] = tokens, margins
         goldens[f"text.{p}.greedy_top"] = tops
-        if assistant is None:
+        if assistant is None or len(tokens) == 0:
             continue
         for tag, (drafts, logits) in draft(model, assistant, asked, ids, int(tokens[0])).items():
             goldens[f"draft.{p}.{tag}.tokens"] = drafts
@@ -150,7 +152,7 @@ def in_bf16(model, assistant, asked, prompts, goldens=None):
     out = {}
     for p, ids in enumerate(prompts):
         out[f"text.{p}.bf16_logits"] = logits_of(model, asked, ids, torch.bfloat16)
-        if assistant is None:
+        if assistant is None or len(goldens[f"text.{p}.greedy"]) == 0:
             continue
         fed = {tag: goldens[f"draft.{p}.{tag}.tokens"] for tag in ("Lm1", "Lm2")}
         first = int(goldens[f"text.{p}.greedy"][0])
@@ -170,7 +172,7 @@ def make(folder, assistant_folder, out, asked, bf16=False):
     model, assistant = both(folder, assistant_folder, torch.float32, asked.device)
     prompts = asked.prompts(model.config)
     goldens = in_f32(model, assistant, asked, prompts)
-    margin = min(float(v.min()) for k, v in goldens.items() if k.endswith("margin"))
+    margin = min(float(m) for k, v in goldens.items() if k.endswith("margin") for m in v)
     if bf16:
         save_file(goldens | in_bf16(*both(folder, assistant_folder, torch.bfloat16, asked.device), asked, prompts,
                                     goldens), out)

@@ -19,7 +19,7 @@ TEST(Routing, IsTheMeanOfAllCalls) {
   EXPECT_FALSE(RoutingOf(tally, Of26B()));
   tally.of_rows[1] = {3, 24};  // a row chooses 8 of 128
   tally.of_rows[80] = {1, 126};
-  const Routing routing = RoutingOf(tally, Of26B()).value();
+  const Routing routing = RoutingOf(tally, Of26B()).value_or(Routing{});
   EXPECT_DOUBLE_EQ(routing.experts, 150.0 / 4);
   // 80 independent rows leave an expert out with probability (15/16)^80.
   EXPECT_NEAR(routing.independent_experts, (3 * 8 + 128 * (1 - std::pow(15.0 / 16, 80))) / 4, 1e-9);

@@ -103,7 +103,7 @@ TEST_F(FindModelTest, ShippedModelIsBesideTheProgramNeverInTheWorkingDirectory) 
 TEST_F(FindModelTest, DrafterBesideTheModel) {
   const auto found = Drafter(kConfigs / "gemma-4-E2B-it/");
   ASSERT_TRUE(found.dir) << found.reason;
-  EXPECT_EQ(found.dir->filename(), "gemma-4-E2B-it-assistant");
+  EXPECT_EQ(found.dir.value_or("").filename(), "gemma-4-E2B-it-assistant");
   EXPECT_EQ(found.reason, "beside the model");
   const fs::path dir = Put("target", "gemma-4-E4B-it");
   EXPECT_THAT(Drafter(dir).reason, HasSubstr("none: no target-assistant beside the model"));

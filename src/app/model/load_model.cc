@@ -19,7 +19,7 @@ constexpr uint64_t kMaxTemplateBytes = 4 << 20;
 
 // Several spellings may name the number; they must agree.
 void AskDrafts(ModelFlags& flags, int num_drafts) {
-  if (flags.asked_drafts.value_or(num_drafts) != num_drafts)
+  if (flags.asked_drafts && *flags.asked_drafts != num_drafts)
     throw CLI::ValidationError("speculation",
                                fmt::format("one flag asks for {} drafts a burst, another for {}",
                                            *flags.asked_drafts, num_drafts));

@@ -183,7 +183,7 @@ int RunServe(ServeFlags flags) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  SetLogLevel(*LogLevel(flags.log_level));
+  SetLogLevel(LogLevel(flags.log_level).value_or("info"));
 
   const std::shared_ptr<Ops> gpu = OpenGpuOps(flags.model.backend);
   ApiServer server(flags.api);

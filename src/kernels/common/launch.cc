@@ -7,8 +7,8 @@
 namespace lapidary::kernels {
 
 void LaunchFailed(const char* kernel, int error) {
-  CHECK(false, "launch of {}: {}", kernel, cudaGetErrorString(static_cast<cudaError_t>(error)));
-  __builtin_unreachable();
+  DeviceFailed(
+      fmt::format("launch of {}: {}", kernel, cudaGetErrorString(static_cast<cudaError_t>(error))));
 }
 
 void ShapeRefused(const char* kernel, const char* what, long long value) {

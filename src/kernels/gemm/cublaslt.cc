@@ -20,10 +20,11 @@ constexpr size_t kWorkspaceBytes = size_t{64} << 20;
 constexpr const char* kLibrary = "libcublasLt.so.13";
 
 void CheckBlas(cublasStatus_t status, const char* what) {
-  CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLASLt {}: status {}", what, static_cast<int>(status));
+  if (status != CUBLAS_STATUS_SUCCESS)
+    DeviceFailed(fmt::format("cuBLASLt {}: status {}", what, static_cast<int>(status)));
 }
 void CheckCuda(cudaError_t error, const char* what) {
-  CHECK(error == cudaSuccess, "{}: {}", what, cudaGetErrorString(error));
+  if (error != cudaSuccess) DeviceFailed(fmt::format("{}: {}", what, cudaGetErrorString(error)));
 }
 
 // The functions used, under their own names.

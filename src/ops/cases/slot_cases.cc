@@ -196,7 +196,8 @@ class SlotDrawCase : public OpCase {
       query.offset = slot % 4;
       query.sampling.seed = begin.seed;
       query.sampling.choice = begin.choice;
-      query.sampling.position = static_cast<uint64_t>(begin.length + query.offset);
+      query.sampling.position =
+          static_cast<uint64_t>(begin.length) + static_cast<uint64_t>(query.offset);
       query.sampling.temperature = 1;
       queries_.push_back(query);
     }
