@@ -17,7 +17,8 @@ TEST(CheckDeathTest, AFailedCheckNamesItsPlaceAndValues) {
 }
 
 TEST(CheckDeathTest, ADeviceThatFailedHasAnExitCodeOfItsOwn) {
-  EXPECT_EXIT(DeviceFailed("cudaGraphLaunch: illegal address"), testing::ExitedWithCode(kExitDevice),
+  EXPECT_EXIT(DeviceFailed("cudaGraphLaunch: illegal address"),
+              testing::ExitedWithCode(kExitDevice),
               "device failed: cudaGraphLaunch: illegal address");
 }
 
