@@ -11,7 +11,7 @@
 namespace lapidary {
 namespace {
 
-// A CUDA context does not heal: an error is a bug and ends the process.
+// A CUDA context does not heal: an error ends the process.
 void CheckCuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) DeviceFailed(fmt::format("{}: {}", what, cudaGetErrorString(error)));
 }

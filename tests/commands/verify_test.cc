@@ -1,5 +1,6 @@
 // `lapidary verify` on the small checkpoints of tests/data/reference, whose expected values are
 // transformers', and on values that were changed.
+#include <fmt/core.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -216,6 +217,24 @@ TEST_F(VerifyTest, ChunksChangeNoFigure) {
   }
 }
 
+// `verify` is given by which share of a token's margin its logits are away, and which share of it
+// is the limit of differences; `line` begins what is said of the token, one of `checks`.
+template <typename Verify>
+void ExpectTieRule(const Verify& verify, const std::string& line, int checks) {
+  const auto expect = [&](float share, float limit, int exit_code, const std::string& said,
+                          int failed) {
+    const ProgramResult result = verify(share, limit);
+    EXPECT_EQ(result.exit_code, exit_code) << result.out;
+    EXPECT_THAT(result.out, AllOf(ContainsRegex(said),
+                                  EndsWith(fmt::format("\n{} passed, {} failed, 0 skipped\n",
+                                                       checks - failed, failed))));
+  };
+  expect(0.51f, 1, 0, "ok    " + line + ", 1 ties, 0 wrong", 0);
+  expect(0.49f, 1, 1, "FAIL  " + line + ", 0 ties, 1 wrong", 1);
+  // A difference beyond the limit excuses nothing.
+  expect(0.51f, 0.4f, 1, "FAIL  " + line + ", 0 ties, 1 wrong", 2);
+}
+
 // Prompt 0 alone with its first greedy token, which is exchanged for the runner-up; the logits are
 // `share` of the margin away at the place that matters least.
 TEST_F(VerifyTest, ATokenWithinTwiceTheDifferenceIsATie) {
@@ -232,19 +251,7 @@ TEST_F(VerifyTest, ATokenWithinTwiceTheDifferenceIsATie) {
     goldens.Change("text.0.logits", static_cast<size_t>(ranked.last), -share * margin);
     return VerifyEdited("edge", goldens, {"--max-abs", std::to_string(limit * margin)});
   };
-  const ProgramResult tie = verify(0.51f, 1);
-  EXPECT_EQ(tie.exit_code, 0) << tie.out;
-  EXPECT_THAT(tie.out, AllOf(ContainsRegex("ok    text.0.greedy +1 tokens, 1 ties, 0 wrong"),
-                             EndsWith("\n3 passed, 0 failed, 0 skipped\n")));
-  const ProgramResult wrong = verify(0.49f, 1);
-  EXPECT_EQ(wrong.exit_code, 1);
-  EXPECT_THAT(wrong.out, AllOf(ContainsRegex("FAIL  text.0.greedy +1 tokens, 0 ties, 1 wrong"),
-                               EndsWith("\n2 passed, 1 failed, 0 skipped\n")));
-  // A difference beyond the limit excuses nothing.
-  const ProgramResult beyond = verify(0.51f, 0.4f);
-  EXPECT_EQ(beyond.exit_code, 1);
-  EXPECT_THAT(beyond.out, AllOf(ContainsRegex("FAIL  text.0.greedy +1 tokens, 0 ties, 1 wrong"),
-                                EndsWith("\n1 passed, 2 failed, 0 skipped\n")));
+  ExpectTieRule(verify, "text.0.greedy +1 tokens", 3);
 }
 
 // The same with the last token of a burst, whose margin is the gap of its golden logits.
@@ -258,19 +265,7 @@ TEST_F(VerifyTest, ADraftWithinTwiceTheDifferenceIsATie) {
                    -share * ranked.gap);
     return VerifyEdited("dense", goldens, {"--max-abs", std::to_string(limit * ranked.gap)});
   };
-  const ProgramResult tie = verify(0.51f, 1);
-  EXPECT_EQ(tie.exit_code, 0) << tie.out;
-  EXPECT_THAT(tie.out, AllOf(ContainsRegex("ok    draft.1.Lm2.tokens +3 tokens, 1 ties, 0 wrong"),
-                             EndsWith("\n21 passed, 0 failed, 0 skipped\n")));
-  const ProgramResult wrong = verify(0.49f, 1);
-  EXPECT_EQ(wrong.exit_code, 1);
-  EXPECT_THAT(wrong.out, AllOf(ContainsRegex("FAIL  draft.1.Lm2.tokens +3 tokens, 0 ties, 1 wrong"),
-                               EndsWith("\n20 passed, 1 failed, 0 skipped\n")));
-  const ProgramResult beyond = verify(0.51f, 0.4f);
-  EXPECT_EQ(beyond.exit_code, 1);
-  EXPECT_THAT(beyond.out,
-              AllOf(ContainsRegex("FAIL  draft.1.Lm2.tokens +3 tokens, 0 ties, 1 wrong"),
-                    EndsWith("\n19 passed, 2 failed, 0 skipped\n")));
+  ExpectTieRule(verify, "draft.1.Lm2.tokens +3 tokens", 21);
 }
 
 TEST_F(VerifyTest, AnotherConfigGivesOtherValues) {

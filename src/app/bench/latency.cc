@@ -126,8 +126,6 @@ std::function<int()> SetUpLatency(CLI::App& app) {
 
 const Command kBenchLatencyCommand = {
     "latency", "one request at a time, in process",
-    "lapidary bench latency --compare-drafts --prompts skills.jsonl --num-prompts "
-    "60",
-    SetUpLatency};
+    "lapidary bench latency --compare-drafts --prompts models/pebble/skills.jsonl", SetUpLatency};
 
 }  // namespace lapidary

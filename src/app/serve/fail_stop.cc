@@ -53,7 +53,8 @@ FailStop::FailStop(ApiServer& server) {
 FailStop::~FailStop() {
   SetCheckFailureHandler(nullptr);
   SetWeightFaultHook(nullptr);
-  if (const int pipe = wake_pipe.exchange(-1); pipe >= 0 && write(pipe, "e", 1) != 1) _exit(70);
+  if (const int pipe = wake_pipe.exchange(-1); pipe >= 0 && write(pipe, "e", 1) != 1)
+    _exit(kExitBug);
   thread_.join();
 }
 

@@ -84,8 +84,8 @@ void Reply::Respond(std::string body) {
 }
 
 void Reply::Fail(HttpResponse response) {
-  CancelAll();
   Conclude(std::move(response));
+  CancelAll();
 }
 
 void Reply::End(const HttpResponse& error, std::function<void()> then) {
