@@ -83,14 +83,14 @@ void LaunchWindow(const DecodeAttentionParams& p, int blocks, Stream stream) {
 
 }  // namespace
 
-TensorMap MakeKvMap(const void* arena, int64_t arena_bytes, int head_dim, int stage_keys) {
+TensorMap MakeKvMap(const void* arena, int64_t arena_bytes, int head_dim, int keys, int blocks) {
   const auto dim = static_cast<uint64_t>(head_dim);
   TensorMapSpec spec;
   spec.base = arena;
   spec.rank = 3;
   spec.dims = {64, static_cast<uint64_t>(arena_bytes) / (2 * dim), dim / 64};
   spec.strides = {2 * dim, 128};
-  spec.box = {64, static_cast<uint32_t>(stage_keys), static_cast<uint32_t>(head_dim / 64)};
+  spec.box = {64, static_cast<uint32_t>(keys), static_cast<uint32_t>(blocks)};
   return MakeTensorMap(spec);
 }
 

@@ -186,7 +186,7 @@ struct DecodeKernel {
     const int32_t* table = nullptr;
     for (; !walk.Done(); walk.Next()) {
       if (walk.sequence != loaded_sequence || walk.item != loaded_item) {
-        keys = LoadKeys<Config>(walk);
+        keys = walk.Keys();
         table = p.rows.page_table + int64_t{p.rows.slots[walk.s.first_row]} * p.rows.table_stride;
         loaded_sequence = walk.sequence, loaded_item = walk.item;
       }
@@ -199,26 +199,50 @@ struct DecodeKernel {
           // The keys of all pages, then their values; or both at once.
           for (int half = 0; half < (Config::kFolded ? 1 : 2); ++half)
             for (int q = (base + i) % kPages, j = i; q < kPages && j < count; ++q, ++j)
-              LoadTile(p, __shfl_sync(kFullWarp, my_page, j), walk.kv_head(), half, ring);
+              LoadTile(p, __shfl_sync(kFullWarp, my_page, j), walk.kv_head(), half,
+                       InPage(keys, base + j), ring);
         }
       }
     }
   }
-  // The keys of a page, or its values; or both.
+  // Of the keys of an item, those in a page.
+  static __device__ ItemKeys InPage(const ItemKeys& keys, int page) {
+    return {max(keys.begin - page * kPageTokens, 0),
+            min(keys.end - page * kPageTokens, kPageTokens)};
+  }
+  // The keys of a page, or its values; or both. Whole groups of 16 keys that no row sees are left
+  // out: what the stage held before stands there then, and counts for nothing.
   static __device__ void LoadTile(const DecodeAttentionParams& p, int page, int kv_head, int half,
-                                  Ring& ring) {
+                                  const ItemKeys& seen, Ring& ring) {
     const int64_t bytes = PageOffset(p.kv, page) + kv_head * KvHeadBytes(p.kv);
     const int first =
         static_cast<int>(bytes / (Config::kFolded ? kFoldedUnitBytes : 2 * Config::kHeadDim)) +
         half * kPageTokens;
+    const int lane = threadIdx.x % 32;
+#pragma unroll 1
     for (int key = 0; key < kPageTokens; key += Config::kStageKeys) {
       MbarrierWait(ring.empty_barrier(), ring.phase ^ 1);
-      if (threadIdx.x % 32 == 0) {
-        MbarrierArriveExpect(ring.full_barrier(), Config::kStageBytes);
-        if constexpr (Config::kFolded)
-          TmaLoad4d(ring.data(), &p.kv_map, 0, key, 0, first, ring.full_barrier(), kEvictFirst);
-        else
-          TmaLoad3d(ring.data(), &p.kv_map, 0, first + key, 0, ring.full_barrier(), kEvictFirst);
+      const int begin = max(seen.begin - key, 0) / kKeyGroup,
+                end = (min(seen.end - key, Config::kStageKeys) + kKeyGroup - 1) / kKeyGroup;
+      const int groups = max(end - begin, 0);
+      if (lane == 0)
+        MbarrierArriveExpect(ring.full_barrier(), groups * (kKeyGroup * Config::kKeyBytes));
+      if (groups == Config::kStageKeys / kKeyGroup) {
+        if (lane == 0) {
+          if constexpr (Config::kFolded)
+            TmaLoad4d(ring.data(), &p.kv_map, 0, key, 0, first, ring.full_barrier(), kEvictFirst);
+          else
+            TmaLoad3d(ring.data(), &p.kv_map, 0, first + key, 0, ring.full_barrier(), kEvictFirst);
+        }
+      } else if constexpr (Config::kStageKeys > kKeyGroup) {
+        __syncwarp();  // the bytes are announced before any arrives
+        constexpr int kBlocks = Config::kHeadDim / 64;
+#pragma unroll 1
+        for (int i = lane; i < groups * kBlocks; i += 32) {
+          const int from = (begin + i / kBlocks) * kKeyGroup, block = i % kBlocks;
+          TmaLoad3d(ring.data() + (block * Config::kStageKeys + from) * 128, &p.group_map, 0,
+                    first + key + from, block, ring.full_barrier(), kEvictFirst);
+        }
       }
       __syncwarp();
       ring.Advance();
@@ -227,28 +251,38 @@ struct DecodeKernel {
 
   static __device__ void ConsumerBarrier() { NamedBarrier(1, Config::kConsumers); }
 
-  // Packed row r of a tile is query row r / group, head r % group of the KV head.
-  template <typename Walk>
-  static __device__ void LoadQ(const DecodeAttentionParams& p, const Walk& walk,
-                               uint32_t q_shared) {
-    constexpr int kChunks = Config::kHeadDim / 8;
-    const int group = p.num_heads / p.kv.num_kv_heads;
-    for (int i = static_cast<int>(threadIdx.x); i < Config::kRows * kChunks;
-         i += Config::kConsumers) {
-      const int r = i / kChunks, chunk = i % kChunks;
-      const int from = Config::kFolded ? FoldedKeyBlock(chunk / 8) * 8 + chunk % 8 : chunk;
-      const int packed = walk.tile() * Config::kRows + r, row = packed / group;
-      uint4 v = make_uint4(0, 0, 0, 0);
-      if (row < walk.s.num_rows)
-        v = *reinterpret_cast<const uint4*>(
-            p.q + int64_t{walk.s.first_row + row} * p.q_stride +
-            int64_t{walk.kv_head() * group + packed % group} * Config::kHeadDim + from * 8);
-      const uint32_t address =
-          q_shared + (chunk / 8) * (Config::kRows * 128) + Swizzle128(r, chunk % 8);
-      asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),
-                   "r"(v.z), "r"(v.w)
-                   : "memory");
-    }
+  // A thread's part of an item's Q, on its way to shared memory. Packed row r of a tile is query
+  // row r / group, head r % group of the KV head.
+  static constexpr int kChunks = Config::kHeadDim / 8,
+                       kQueryParts = Config::kRows * kChunks / Config::kConsumers;
+  using Query = uint4[kQueryParts];
+
+  static __device__ uint4 FetchQ(const DecodeAttentionParams& p, const QueryTile& tile, int part) {
+    const int i = part * Config::kConsumers + static_cast<int>(threadIdx.x);
+    const int r = i / kChunks, chunk = i % kChunks, group = p.num_heads / p.kv.num_kv_heads;
+    const int from = Config::kFolded ? FoldedKeyBlock(chunk / 8) * 8 + chunk % 8 : chunk;
+    const int packed = tile.tile * Config::kRows + r, row = packed / group;
+    if (row >= tile.num_rows) return make_uint4(0, 0, 0, 0);
+    return *reinterpret_cast<const uint4*>(
+        p.q + int64_t{tile.first_row + row} * p.q_stride +
+        int64_t{tile.kv_head * group + packed % group} * Config::kHeadDim + from * 8);
+  }
+  static __device__ void FetchQ(const DecodeAttentionParams& p, const QueryTile& tile, Query& q) {
+#pragma unroll
+    for (int part = 0; part < kQueryParts; ++part) q[part] = FetchQ(p, tile, part);
+  }
+  static __device__ void StoreQ(const uint4& v, uint32_t q_shared, int part) {
+    const int i = part * Config::kConsumers + static_cast<int>(threadIdx.x);
+    const int r = i / kChunks, chunk = i % kChunks;
+    const uint32_t address =
+        q_shared + (chunk / 8) * (Config::kRows * 128) + Swizzle128(r, chunk % 8);
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),
+                 "r"(v.z), "r"(v.w)
+                 : "memory");
+  }
+  static __device__ void StoreQ(const Query& q, uint32_t q_shared) {
+#pragma unroll
+    for (int part = 0; part < kQueryParts; ++part) StoreQ(q[part], q_shared, part);
   }
 
   // Offset of 16 bytes in a stage: [column block of 64][key][64 columns].
@@ -447,7 +481,7 @@ struct DecodeKernel {
     if (threadIdx.x >= Config::kRows) return;
     const int group = p.num_heads / p.kv.num_kv_heads;
     const int row = (walk.tile() * Config::kRows + static_cast<int>(threadIdx.x)) / group;
-    shared.ends[threadIdx.x] = row < walk.s.num_rows ? p.rows.key_ends[walk.s.first_row + row] : 0;
+    shared.ends[threadIdx.x] = row < walk.s.num_rows ? walk.key_end(walk.s.first_row + row) : 0;
   }
 
   // Of the pages from `first` on, those in the unit: how many, and how many come before them.
@@ -601,9 +635,11 @@ struct DecodeKernel {
     while (!walk.Done()) {
       if (!loaded) {
         ConsumerBarrier();  // the previous item's Q is still being read
-        LoadQ(p, walk, q_shared);
+        const QueryTile tile{walk.s.first_row, walk.s.num_rows, walk.kv_head(), walk.tile()};
+        for (int part = 0; part < kQueryParts; ++part)
+          StoreQ(FetchQ(p, tile, part), q_shared, part);
         LoadEnds(p, walk, shared);
-        keys = LoadKeys<Config>(walk);
+        keys = walk.Keys();
         // Here only so that it takes no registers while Q is loaded.
         if constexpr (Config::kMergesInRegisters) merged.Clear();
         ConsumerBarrier();

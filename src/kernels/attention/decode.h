@@ -19,9 +19,12 @@ inline constexpr int kMaxDecodeSequences = 1024;
 inline constexpr int kMaxItemUnits = 256;
 inline constexpr int kSlidingSplitPages = 4, kShortWindowSplitPages = 2, kShortWindow = 512;
 
-// The map of an arena for one head size: all of it as rows of head_dim elements, fetched stage_keys
-// at a time.
-TensorMap MakeKvMap(const void* arena, int64_t arena_bytes, int head_dim, int stage_keys);
+// Keys that are fetched alone where a row's keys begin or end.
+inline constexpr int kKeyGroup = 16;
+
+// The map of an arena for one head size: all of it as rows of head_dim elements, `keys` by `blocks`
+// of 64 columns at a time.
+TensorMap MakeKvMap(const void* arena, int64_t arena_bytes, int head_dim, int keys, int blocks);
 
 // What one block leaves for the merging of items that lie in several blocks: its units in scratch
 // are first `head_units` of an item that began before, then `tail_units` of an item that ends after
@@ -34,7 +37,8 @@ struct DecodeBorder {
 };
 
 struct DecodeAttentionParams {
-  TensorMap kv_map;
+  TensorMap kv_map;     // of DecodeStageKeys keys and all columns
+  TensorMap group_map;  // of kKeyGroup keys and one block; of folded rows not used
   KvView kv;
   RowsView
       rows;  // neighbouring rows of one slot are a sequence; a row without keys (end 0) gets zeros
@@ -59,7 +63,7 @@ struct DecodeAttentionParams {
 TensorMap MakeFoldedMap(const void* arena, int64_t arena_bytes, int keys, int blocks);
 
 int64_t DecodeScratchBytes(const DecodeAttentionParams& params);
-int DecodeStageKeys(const DecodeAttentionParams& params);  // that kv_map is made for
+int DecodeStageKeys(const DecodeAttentionParams& params);
 void LaunchDecodeAttention(const DecodeAttentionParams& params, Stream stream);
 
 }  // namespace lapidary::kernels

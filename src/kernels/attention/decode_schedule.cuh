@@ -11,6 +11,16 @@
 
 namespace lapidary::kernels {
 
+// The sequences of a step, where blocks take runs of all work.
+struct DecodeSequences {
+  int page_base[kMaxDecodeSequences + 1];  // first page of each sequence in the order of the work
+  int ends[kMaxDecodeSequences];           // key_ends of the rows
+  uint16_t row_start[kMaxDecodeSequences + 1];
+  int num_sequences;
+  int scan[8];  // of the consumer warps
+};
+struct NoSequences {};
+
 // kOwnBlocks: of the kernel that gives an item blocks of its own (decode_window.cuh).
 template <int kHeadDim_, int kRowTiles_, bool kFolded_ = false, bool kOwnBlocks_ = false>
 struct DecodeConfig {
@@ -28,7 +38,8 @@ struct DecodeConfig {
   // Small where the ring is small: a stage is free again as soon as its keys are used.
   static constexpr int kStageKeys =
       kFolded ? 16 : (kHeadDim == 512 && kRowTiles == 2 ? 16384 : 32768) / (2 * kHeadDim);
-  static constexpr int kStageBytes = kStageKeys * 2 * (kFolded ? kFoldedColumns : kHeadDim);
+  static constexpr int kKeyBytes = 2 * (kFolded ? kFoldedColumns : kHeadDim);
+  static constexpr int kStageBytes = kStageKeys * kKeyBytes;
   static constexpr int kTileStages = kPageTokens / kStageKeys;  // of a page's K or V, or of both
   // Of a stage's columns, in 16 bytes, those of V begin here.
   static constexpr int kValueChunk = kFolded ? kFoldedKeyColumns / 8 : 0;
@@ -49,7 +60,8 @@ struct DecodeConfig {
   static constexpr int kPBytes = kRows * 128;  // of one page
   static constexpr int kMergedBytes = kMergesInRegisters ? 0 : kRows * kHeadDim * 4;
   static constexpr int kSmallBytes = (2 * kConsumerWarps + 1) * kRows * 4 +
-                                     (kOwnBlocks ? 0 : 2 * 4 * (kMaxDecodeSequences + 1)) + 384;
+                                     (kOwnBlocks ? 0 : static_cast<int>(sizeof(DecodeSequences))) +
+                                     384;
   static constexpr int kMaxSharedBytes = 232448;  // of a block, on sm_90
   static constexpr int kStages =
       (kMaxSharedBytes - 1024 - kQBytes - kPages * kPBytes - kMergedBytes - kSmallBytes) /
@@ -66,15 +78,6 @@ struct DecodeConfig {
   static_assert(kSharedBytes <= kMaxSharedBytes, "shared memory plan");
   static_assert(kStages <= 16, "barriers of DecodeShared");
 };
-
-// The sequences of a step, where blocks take runs of all work.
-struct DecodeSequences {
-  int page_base[kMaxDecodeSequences + 1];  // first page of each sequence in the order of the work
-  int row_start[kMaxDecodeSequences + 1];
-  int num_sequences;
-  int scan[8];  // of the consumer warps
-};
-struct NoSequences {};
 
 // What lies behind kSmall.
 template <typename Config>
@@ -153,13 +156,24 @@ __device__ __forceinline__ DecodeItem LoadSequence(const DecodeAttentionParams& 
   const int window = WindowOf<Config>(p);
   int end = 0, begin = window > 0 ? 0x7fffffff : 0;
   for (int i = 0; i < num_rows; ++i) {
-    const int row_end = p.rows.key_ends[first_row + i];
+    const int row_end = shared.sequences.ends[first_row + i];
     if (row_end <= 0) continue;  // a masked row
     end = max(end, row_end);
     if (window > 0) begin = min(begin, KeyBegin(row_end, window));
   }
   return MakeItem<Config>(p, first_row, num_rows, begin, end);
 }
+
+// The rows of an item: a tile of the packed rows of a sequence and a KV head.
+struct QueryTile {
+  int first_row, num_rows;  // of the sequence
+  int kv_head, tile;
+};
+
+// The keys that some row of an item sees; none if the end is 0.
+struct ItemKeys {
+  int begin, end;
+};
 
 // Walks the units of a run; producer and consumers each have one and see the same units.
 template <typename Config>
@@ -213,32 +227,25 @@ struct DecodeWalk {
   }
   __device__ int kv_head() const { return item / s.tiles; }
   __device__ int tile() const { return item % s.tiles; }
+  __device__ int key_end(int row) const { return shared.sequences.ends[row]; }
+  // A warp calls together.
+  __device__ ItemKeys Keys() const {
+    const int group = p.num_heads / p.kv.num_kv_heads, lane = threadIdx.x % 32;
+    const int first = tile() * Config::kRows / group;
+    const int last = min((tile() * Config::kRows + Config::kRows - 1) / group, s.num_rows - 1);
+    const int end = first + lane <= last ? key_end(s.first_row + first + lane) : 0;
+    const int last_end = __reduce_max_sync(kFullWarp, end), window = WindowOf<Config>(p);
+    if (window == 0) return {0, last_end};
+    const int begin = end > 0 ? KeyBegin(end, window) : 0x7fffffff;
+    return {__reduce_min_sync(kFullWarp, begin), last_end};
+  }
   // All units of the item are in this run.
   __device__ bool OwnsItem() const {
     return ItemOffset() >= run_begin && UnitOffset(s.num_splits - 1) < run_end;
   }
 };
 
-// The keys that some row of an item sees; none if the end is 0.
-struct ItemKeys {
-  int begin, end;
-};
-// A warp calls together. Walk: DecodeWalk or WindowWalk.
-template <typename Config, typename Walk>
-__device__ __forceinline__ ItemKeys LoadKeys(const Walk& walk) {
-  const DecodeAttentionParams& p = walk.p;
-  const int group = p.num_heads / p.kv.num_kv_heads, lane = threadIdx.x % 32;
-  const int first = walk.tile() * Config::kRows / group;
-  const int last =
-      min((walk.tile() * Config::kRows + Config::kRows - 1) / group, walk.s.num_rows - 1);
-  const int end = first + lane <= last ? p.rows.key_ends[walk.s.first_row + first + lane] : 0;
-  const int last_end = __reduce_max_sync(kFullWarp, end), window = WindowOf<Config>(p);
-  if (window == 0) return {0, last_end};
-  const int begin = end > 0 ? KeyBegin(end, window) : 0x7fffffff;
-  return {__reduce_min_sync(kFullWarp, begin), last_end};
-}
-
-// The pages of these in a unit; empty if last < first.
+// The pages of an item's keys in a unit; empty if last < first. Walk: DecodeWalk or WindowWalk.
 struct UnitRange {
   int first_page, last_page;
 };
@@ -283,17 +290,22 @@ __device__ void ScanSequences(const DecodeAttentionParams& p, DecodeShared<Confi
   int num_sequences = 0;
   for (int base = 0; base < p.rows.num_rows; base += Config::kConsumers) {
     const int row = base + thread;
-    const bool starts = thread < Config::kConsumers && row < p.rows.num_rows &&
-                        (row == 0 || p.rows.slots[row] != p.rows.slots[row - 1]);
+    bool starts = false;
+    if (thread < Config::kConsumers && row < p.rows.num_rows) {
+      const int slot = p.rows.slots[row], before = row > 0 ? p.rows.slots[row - 1] : 0;
+      shared.sequences.ends[row] = p.rows.key_ends[row];
+      starts = row == 0 || slot != before;
+    }
     int total;
     const int index = num_sequences + ScanConsumers<Config>(starts ? 1 : 0, shared, total);
-    if (starts && index <= kMaxDecodeSequences) shared.sequences.row_start[index - 1] = row;
+    if (starts && index <= kMaxDecodeSequences)
+      shared.sequences.row_start[index - 1] = static_cast<uint16_t>(row);
     num_sequences += total;
   }
   num_sequences = min(num_sequences, kMaxDecodeSequences);
   if (thread == 0) {
     shared.sequences.num_sequences = num_sequences;
-    shared.sequences.row_start[num_sequences] = p.rows.num_rows;
+    shared.sequences.row_start[num_sequences] = static_cast<uint16_t>(p.rows.num_rows);
     shared.sequences.page_base[0] = 0;
   }
   __syncthreads();

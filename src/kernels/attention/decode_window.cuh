@@ -13,6 +13,7 @@ namespace lapidary::kernels {
 struct WindowWalk {
   const DecodeAttentionParams& p;
   DecodeItem s;
+  ItemKeys keys;
   int split, end_split;  // count from the item's first
   static constexpr int sequence = 0, item = 0;
 
@@ -20,6 +21,8 @@ struct WindowWalk {
   __device__ void Next() { ++split; }
   __device__ int kv_head() const { return static_cast<int>(blockIdx.y); }
   __device__ int tile() const { return 0; }
+  __device__ int key_end(int row) const { return p.rows.key_ends[row]; }
+  __device__ ItemKeys Keys() const { return keys; }
 };
 
 // Rows of the sequence that begins at `row`; 0 if none does. A warp calls together.
@@ -47,15 +50,13 @@ __device__ void ClearRow(const DecodeAttentionParams& p, int row, int kv_head) {
     StoreFour(out + i, make_float4(0, 0, 0, 0));
 }
 
-// A warp calls together.
-template <typename Config>
-__device__ __forceinline__ DecodeItem LoadItem(const DecodeAttentionParams& p, int row,
-                                               int num_rows) {
+// The keys of an item of one tile. A warp calls together.
+__device__ __forceinline__ ItemKeys LoadKeys(const DecodeAttentionParams& p, int row,
+                                             int num_rows) {
   const int lane = threadIdx.x % 32;
   const int end = lane < num_rows ? p.rows.key_ends[row + lane] : 0;
   const int begin = end > 0 ? KeyBegin(end, p.window) : 0x7fffffff;
-  return MakeItem<Config>(p, row, num_rows, __reduce_min_sync(kFullWarp, begin),
-                          max(__reduce_max_sync(kFullWarp, end), 0));
+  return {__reduce_min_sync(kFullWarp, begin), max(__reduce_max_sync(kFullWarp, end), 0)};
 }
 
 // Scratch is O [KV heads, units, rows, group, Dh], then (max, sum) of the same.
@@ -77,21 +78,28 @@ struct WindowKernel : DecodeKernel<Config> {
   using typename Base::Shared;
   using typename Base::State;
 
-  // Leaves units in scratch, or the item in `out` where it is one unit.
-  static __device__ void Consume(const DecodeAttentionParams& p, WindowWalk walk, Ring ring,
-                                 Shared& shared, uint32_t q_shared, uint32_t p_shared) {
-    Base::LoadQ(p, walk, q_shared);
+  // Leaves units in scratch, or the item in `out` where this block has all of it.
+  static __device__ void Consume(const DecodeAttentionParams& p, WindowWalk walk,
+                                 const typename Base::Query& query, Ring ring, Shared& shared,
+                                 uint32_t q_shared, uint32_t p_shared) {
+    Base::StoreQ(query, q_shared);
     Base::LoadEnds(p, walk, shared);
-    const ItemKeys keys = LoadKeys<Config>(walk);
     Base::ConsumerBarrier();
-    State unit;
+    State unit, merged;
     for (; !walk.Done(); walk.Next()) {
-      Base::RunUnit(walk, keys, unit, ring, shared, q_shared, p_shared);
-      if (walk.s.num_splits == 1)
-        Base::WriteOut(p, walk, unit);
-      else
+      Base::RunUnit(walk, walk.keys, unit, ring, shared, q_shared, p_shared);
+      if (!IsWhole(walk))
         Base::WritePartial(UnitPartial<Config>(p, walk, walk.split), Base::TileRows(p, walk), unit);
+      else if (walk.split == 0)
+        merged = unit;
+      else
+        merged.Merge(unit);
+      if (IsWhole(walk) && walk.split + 1 == walk.s.num_splits) Base::WriteOut(p, walk, merged);
     }
+  }
+  // One block has the item.
+  static __device__ bool IsWhole(const WindowWalk& walk) {
+    return gridDim.x == 1 || walk.s.num_splits == 1;
   }
 
   // All threads of the cluster, after all units are in scratch.
@@ -121,24 +129,25 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   __syncthreads();
   const int row = static_cast<int>(blockIdx.z), rank = static_cast<int>(blockIdx.x);
   const int num_rows = SequenceRows(p, row);
-  WindowWalk walk{p, {}, 0, 0};
+  WindowWalk walk{p, {}, {}, 0, 0};
   if (num_rows == 0) {
     if (rank == 0 && IsPadding(p, row)) ClearRow<Config>(p, row, walk.kv_head());
     return;
   }
-  walk.s = LoadItem<Config>(p, row, num_rows);
+  typename Kernel::Query query;
+  if (threadIdx.x < Config::kConsumers)
+    Kernel::FetchQ(p, {row, num_rows, walk.kv_head(), walk.tile()}, query);
+  walk.keys = LoadKeys(p, row, num_rows);
+  walk.s = MakeItem<Config>(p, row, num_rows, walk.keys.begin, walk.keys.end);
   if (walk.s.num_splits > p.block_units) __trap();  // the scratch was sized for less
   walk.split = walk.s.num_splits * rank / static_cast<int>(gridDim.x);
   walk.end_split = walk.s.num_splits * (rank + 1) / static_cast<int>(gridDim.x);
   if (threadIdx.x >= Config::kConsumers)
     Kernel::Produce(p, walk, ring);
   else
-    Kernel::Consume(p, walk, ring, shared, base + Config::kQ, base + Config::kP);
-  if (walk.s.num_splits == 1) return;
-  if (gridDim.x > 1)
-    ClusterBarrier();
-  else
-    __syncthreads();
+    Kernel::Consume(p, walk, query, ring, shared, base + Config::kQ, base + Config::kP);
+  if (Kernel::IsWhole(walk)) return;
+  ClusterBarrier();
   Kernel::Merge(p, walk);
 }
 

@@ -11,7 +11,7 @@
 namespace lapidary::cuda {
 namespace {
 
-enum MapUse { kDecodeMap, kPrefillMap, kFoldedMap };
+enum MapUse { kDecodeMap, kGroupMap, kPrefillMap, kFoldedMap };
 
 kernels::KvView ViewOf(const LayerKv& kv) {
   CHECK(kv.dtype == DType::kBf16, "the CUDA backend keeps bf16 KV, this cache has dtype {}",
@@ -156,12 +156,17 @@ void CudaBackend::DecodeRows(Tensor out, Tensor q, const RowSet& rows, const Att
   params.num_heads = spec.num_heads;
   params.window = spec.window;
   const int stage_keys = kernels::DecodeStageKeys(params);
-  if (kv.folded())
+  if (kv.folded()) {
     params.kv_map = FoldedMap(kv, stage_keys, kernels::kFoldedColumns / 64);
-  else
-    params.kv_map = Map({kDecodeMap, kv.base, ArenaBytes(kv), kv.head_dim, stage_keys}, [&] {
-      return kernels::MakeKvMap(kv.base, ArenaBytes(kv), kv.head_dim, stage_keys);
-    });
+  } else {
+    const auto map = [&](MapUse use, int keys, int blocks) {
+      return Map({use, kv.base, ArenaBytes(kv), kv.head_dim, keys}, [&] {
+        return kernels::MakeKvMap(kv.base, ArenaBytes(kv), kv.head_dim, keys, blocks);
+      });
+    };
+    params.kv_map = map(kDecodeMap, stage_keys, kv.head_dim / 64);
+    params.group_map = map(kGroupMap, kernels::kKeyGroup, 1);
+  }
   params.scratch = Scratch(kernels::DecodeScratchBytes(params));
   kernels::LaunchDecodeAttention(params, stream());
 }
