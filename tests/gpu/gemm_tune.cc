@@ -22,6 +22,7 @@ using kernels::CublasLt;
 using kernels::GemmAlgorithm;
 using kernels::GemmChoice;
 using kernels::GemmParams;
+using kernels::SwapTiling;
 
 constexpr int64_t kRotatedBytes = int64_t{256} << 20;
 constexpr int kManyRows = 320;
@@ -67,9 +68,9 @@ class Product {
     });
   }
 
-  double OfOwn(int rows, int splits) const {
+  double OfOwn(int rows, const SwapTiling& tiling) const {
     std::vector<kernels::SwapGemmParams> params;
-    for (int set = 0; set < num_sets(); ++set) params.push_back(OwnParams(rows, set, splits));
+    for (int set = 0; set < num_sets(); ++set) params.push_back(OwnParams(rows, set, tiling));
     return Measure(rows, [&](int set) {
       kernels::LaunchSwapGemm(params[static_cast<size_t>(set)], device_.stream());
     });
@@ -132,20 +133,21 @@ class Product {
     }
   }
 
-  kernels::SwapGemmParams OwnParams(int rows, int set, int splits) const {
+  kernels::SwapGemmParams OwnParams(int rows, int set, const SwapTiling& tiling) const {
     const GemmParams p = Params(rows, set);
     kernels::SwapGemmParams own;
     own.gated = shape_.end == ProductEnd::kGated;
-    own.weight_map = own.gated ? kernels::MakeGateUpMap(p.weight, 1, p.n / 2, p.k)
-                               : kernels::MakeWeightMap(p.weight, p.n, p.k, p.weight_stride);
-    own.in_box_rows = kernels::SwapTile(rows);
+    own.tiling = tiling;
+    own.weight_map =
+        own.gated ? kernels::MakeGateUpMap(p.weight, 1, p.n / 2, p.k, tiling.weight_rows)
+                  : kernels::MakeWeightMap(p.weight, p.n, p.k, p.weight_stride, tiling.weight_rows);
+    own.in_box_rows = tiling.input_rows;
     own.in_map = kernels::MakeInputMap(p.in, rows, p.k, p.in_stride, own.in_box_rows);
     if (shape_.end == ProductEnd::kGates) {
       own.up = static_cast<const Bf16*>(end_.data());
       own.up_stride = shape_.n;
     }
     if (shape_.end == ProductEnd::kCapped) own.cap = 30;
-    own.splits = splits;
     own.num_rows = rows;
     own.n = p.n;
     own.k = p.k;
@@ -162,6 +164,26 @@ class Product {
   DeviceMemory out_, end_;
   int weight_ = 0, in_index_ = 0;
 };
+
+// Ways to cut a product for the own kernel. More than a few blocks a multiprocessor wait for one
+// another.
+std::vector<SwapTiling> Tilings(const ModelProduct& shape, int rows) {
+  std::vector<SwapTiling> tilings;
+  if (rows > kernels::kMaxSwapRows) return tilings;
+  const int64_t most = int64_t{8} * kernels::NumSms(), depth = (shape.k + 63) / 64;
+  for (const int weight_rows : {128, 64})
+    for (const int input_rows : {8, 16, 32, 64, 80, 128}) {
+      if (input_rows > kernels::SwapTile(rows) || input_rows * 8 < rows) continue;
+      const int row_tiles = (rows + input_rows - 1) / input_rows;
+      for (int splits = 1; splits <= weight_rows / 16; splits *= 2) {
+        const int64_t blocks = (shape.n + weight_rows - 1) / weight_rows * splits * row_tiles;
+        if (splits > 1 && (depth < 2 * splits || blocks > most)) continue;
+        if (row_tiles > 1 && blocks > most) continue;
+        tilings.push_back({splits, input_rows, weight_rows});
+      }
+    }
+  return tilings;
+}
 
 // Prints what was measured: the library's first suggestion, its best, the own kernel's best.
 GemmChoice Best(const ModelProduct& shape, const Product& product, CublasLt& blas, int rows) {
@@ -180,22 +202,21 @@ GemmChoice Best(const ModelProduct& shape, const Product& product, CublasLt& bla
     of_library = seconds;
     best.algorithm = algorithm;
   }
-  int own_splits = 0;
-  const int64_t blocks = (shape.k + 63) / 64;
-  for (const int splits : {1, 2, 4, 8}) {
-    if (!product.CanBeOwn(rows) || (splits > 1 && blocks < 2 * splits)) continue;
-    const double seconds = product.OfOwn(rows, splits);
-    if (seconds < of_own) of_own = seconds, own_splits = splits;
+  SwapTiling own;
+  for (const SwapTiling& tiling : Tilings(shape, rows)) {
+    if (!product.CanBeOwn(rows)) break;
+    const double seconds = product.OfOwn(rows, tiling);
+    if (seconds < of_own) of_own = seconds, own = tiling;
   }
-  if (of_own < of_library) best.splits = own_splits, best.algorithm = {};
+  if (of_own < of_library) best.own = own, best.algorithm = {};
   const double bytes = static_cast<double>(shape.n * shape.k * 2),
                flops = 2.0 * rows * static_cast<double>(shape.n * shape.k);
   const double seconds = std::min(of_own, of_library);
   fmt::print(
-      "{:20} [{},{}] x [{},{}]: library {:.2f} -> {:.2f} us, own {:.2f} us ({} splits); "
+      "{:20} [{},{}] x [{},{}]: library {:.2f} -> {:.2f} us, own {:.2f} us ({} splits, {} x {}); "
       "{:.0f} GB/s, {:.1f} TFLOP/s\n",
       shape.what, rows, shape.k, shape.n, shape.k, first * 1e6, of_library * 1e6, of_own * 1e6,
-      own_splits, bytes / seconds * 1e-9, flops / seconds * 1e-12);
+      own.splits, own.weight_rows, own.input_rows, bytes / seconds * 1e-9, flops / seconds * 1e-12);
   std::fflush(stdout);
   return best;
 }
@@ -208,12 +229,17 @@ bool Write(const std::string& path, const std::string& device_name, size_t libra
   fmt::print(file, "// Written by `op_driver tune`: {}, cuBLASLt {}.\n", device_name, library);
   fmt::print(file, "constexpr size_t kLibraryVersion = {};\nconstexpr int kNumSms = {};\n", library,
              kernels::NumSms());
-  fmt::print(file, "// {{n, k, rows, splits of the own kernel, {{the library's attributes}}}}\n");
+  fmt::print(file,
+             "// {{n, k, rows, {{splits, input rows and weight rows of the own kernel}}, "
+             "{{the library's attributes}}}}\n");
   fmt::print(file, "constexpr std::array<GemmChoice, {}> kChoices{{{{\n", choices.size());
   for (const GemmChoice& c : choices) {
-    fmt::print(file, "{{{},{},{},{}", c.n, c.k, c.rows, c.splits);
-    if (c.splits == 0) fmt::print(file, ",{{{{{{{}}}}}}}", fmt::join(c.algorithm.attributes, ","));
-    fmt::print(file, "}},\n");
+    if (c.is_own())
+      fmt::print(file, "{{{},{},{},{{{},{},{}}}}},\n", c.n, c.k, c.rows, c.own.splits,
+                 c.own.input_rows, c.own.weight_rows);
+    else
+      fmt::print(file, "{{{},{},{},{{}},{{{{{{{}}}}}}}}},\n", c.n, c.k, c.rows,
+                 fmt::join(c.algorithm.attributes, ","));
   }
   fmt::print(file, "}}}};\n");
   return std::fclose(file) == 0;
@@ -221,7 +247,8 @@ bool Write(const std::string& path, const std::string& device_name, size_t libra
 
 }  // namespace
 
-bool TuneGemms(CudaDevice& device, const std::string& filter, const std::string& path) {
+bool TuneGemms(CudaDevice& device, const std::string& filter, int most_rows,
+               const std::string& path) {
   CublasLt blas;
   std::vector<GemmChoice> choices;
   for (const ModelProduct& shape : ModelProducts()) {
@@ -232,8 +259,15 @@ bool TuneGemms(CudaDevice& device, const std::string& filter, const std::string&
     if (known) continue;
     const Product product(device, shape);
     for (const int rows : kernels::kGemmRows)
-      if (rows <= product.MaxRows()) choices.push_back(Best(shape, product, blas, rows));
+      if (rows <= product.MaxRows() && rows <= most_rows)
+        choices.push_back(Best(shape, product, blas, rows));
   }
+  const auto measured = choices;
+  for (const GemmChoice& shipped : kernels::ShippedGemmTable().choices)
+    if (std::ranges::none_of(measured, [&](const GemmChoice& choice) {
+          return !IsBefore(choice, shipped) && !IsBefore(shipped, choice);
+        }))
+      choices.push_back(shipped);
   return Write(path, device.name(), blas.library_version(), std::move(choices));
 }
 

@@ -10,9 +10,11 @@
 
 namespace lapidary {
 
-// Writes kernels/gemm/gemm_table.inc to `path`, of the shapes whose name has `filter` in it, and
-// prints a line for each entry. False: the file cannot be written.
-bool TuneGemms(CudaDevice& device, const std::string& filter, const std::string& path);
+// Writes kernels/gemm/gemm_table.inc to `path` and prints a line for each entry that it measures:
+// of the shapes whose name has `filter` in it, for up to `most_rows` rows. The shipped table's
+// other entries stay. False: the file cannot be written.
+bool TuneGemms(CudaDevice& device, const std::string& filter, int most_rows,
+               const std::string& path);
 
 }  // namespace lapidary
 

@@ -5,17 +5,22 @@
 //                                                       FILE: the names of the kernels that ran
 //   op_driver repeat [--filter TEXT]                    200 times each: the same bits, whichever
 //                                                       block ends first
-//   op_driver tune --out FILE [--filter TEXT]           the products' table, of shapes named so
+//   op_driver tune --out FILE [--filter TEXT] [--most-rows N]
+//                                                       the products' table: entries of shapes
+//                                                       named so and of so many rows are measured
+//                                                       anew
 //   op_driver list
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <set>
 #include <string_view>
 
 #include "gemm_tune.h"
 #include "kernels/common/launch.h"
+#include "kernels/gemm/gemm_table.h"
 #include "ops/cases/compare.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
@@ -25,6 +30,7 @@ namespace {
 
 struct Options {
   std::string command, filter, out, kernels;
+  int most_rows = kernels::kGemmRows.back();
   bool small = false, on_cpu = false;
 };
 
@@ -41,6 +47,8 @@ bool Parse(int argc, char** argv, Options& options) {
       options.filter = argv[++i];
     else if (flag == "--kernels" && i + 1 < argc)
       options.kernels = argv[++i];
+    else if (flag == "--most-rows" && i + 1 < argc)
+      options.most_rows = std::atoi(argv[++i]);
     else if (flag == "--out" && i + 1 < argc)
       options.out = argv[++i];
     else
@@ -158,7 +166,7 @@ int Main(int argc, char** argv) {
   if (!Parse(argc, argv, options)) {
     fmt::print(stderr,
                "usage: op_driver test|repeat|tune|list [--filter TEXT] [--small] [--cpu] "
-               "[--kernels FILE] [--out FILE]\n");
+               "[--kernels FILE] [--out FILE] [--most-rows N]\n");
     return 2;
   }
   if (options.command == "list") {
@@ -170,7 +178,8 @@ int Main(int argc, char** argv) {
   try {
     std::unique_ptr<CudaDevice> opened = OpenCudaDevice(0);
     CudaDevice& device = *opened;
-    if (options.command == "tune") return TuneGemms(device, options.filter, options.out) ? 0 : 1;
+    if (options.command == "tune")
+      return TuneGemms(device, options.filter, options.most_rows, options.out) ? 0 : 1;
     const std::unique_ptr<Ops> ops = MakeCudaOps(std::move(opened));
     return options.command == "repeat" ? Repeat(options, device, *ops)
                                        : Test(options, device, *ops);

@@ -44,6 +44,24 @@ void Launch(const char* name, void (*kernel)(Params), const LaunchShape& shape, 
   if (error != cudaSuccess) LaunchFailed(name, error);
 }
 
+// How many clusters of so many blocks, without dynamic shared memory, run beside one another.
+template <typename Params>
+int NumClusters(void (*kernel)(Params), unsigned threads, unsigned cluster) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = cluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = cluster;
+  config.blockDim = threads;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  const cudaError_t error = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  if (error != cudaSuccess || clusters == 0) LaunchFailed("NumClusters", error);
+  return clusters;
+}
+
 inline void Require(bool holds, const char* kernel, const char* what, long long value) {
   if (!holds) ShapeRefused(kernel, what, value);
 }

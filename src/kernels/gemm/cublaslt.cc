@@ -158,7 +158,7 @@ struct CublasLt::State {
   std::optional<cublasLtMatmulAlgo_t> OfTable(const GemmParams& p, const Plan& plan) const {
     if (!has_table) return std::nullopt;
     const GemmChoice* choice = FindGemmChoice(ShippedGemmTable(), p.n, p.k, p.num_rows);
-    if (choice == nullptr || choice->splits > 0) return std::nullopt;
+    if (choice == nullptr || choice->is_own()) return std::nullopt;
     const auto algorithm = Restored(p, plan, choice->algorithm);
     if (!algorithm)
       LogWarning("cuBLASLt refuses the table's algorithm for [{},{}] x [{},{}]: its own choice",

@@ -17,11 +17,21 @@ struct GemmAlgorithm {
   bool operator==(const GemmAlgorithm&) const = default;
 };
 
+// How the own kernel cuts a product of few rows.
+struct SwapTiling {
+  int32_t splits = 0;      // of K: 1, 2, 4 or 8, one block of a cluster each, summed in their order
+  int32_t input_rows = 0;  // of a block: 8, 16, 32, 64, 80 or 128
+  int32_t weight_rows = 0;  // of a block: 64 (at most 4 splits) or 128
+  bool operator==(const SwapTiling&) const = default;
+};
+
 struct GemmChoice {
   int32_t n = 0, k = 0;
-  int32_t rows = 0;    // the most rows it is for, one of kGemmRows
-  int32_t splits = 0;  // of K, by the own kernel; 0: the library's algorithm
+  int32_t rows = 0;  // the most rows it is for, one of kGemmRows
+  SwapTiling own;    // of the own kernel; without splits the library's algorithm
   GemmAlgorithm algorithm = {};
+
+  bool is_own() const { return own.splits > 0; }
 };
 
 // A product takes the entry of the least of these that is not below its rows. They are sizes of

@@ -1,7 +1,8 @@
-// The swap-AB kernel. One producer warp fills a ring of stages by TMA: 128 weight rows and kN input
-// rows, 64 of K each; two consumer warpgroups multiply 64 weight rows each by all input rows. The
-// result passes through shared memory. The blocks of a cluster share K: each sends every other one
-// the sums of that one's rows, and adds what it is sent in the order of the blocks.
+// The swap-AB kernel. One producer warp fills a ring of stages by TMA: 128 or 64 weight rows and kN
+// input rows, 64 of K each; a consumer warpgroup for each 64 weight rows multiplies them by all
+// input rows of the block. The result passes through shared memory. The blocks of a cluster share
+// K: each sends every other one the sums of that one's rows, and adds what it is sent in the order
+// of the blocks.
 #ifndef LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
 #define LAPIDARY_KERNELS_GEMM_SWAP_GEMM_CUH_
 
@@ -14,32 +15,38 @@ namespace lapidary::kernels {
 
 enum class SwapMode { kDense, kGateUp, kDown };
 
-template <int kN_, SwapMode kMode_>
+// kFewItems: of experts, where no block has more than one item.
+template <int kN_, SwapMode kMode_, int kRows_ = 128, bool kFewItems_ = false>
 struct SwapConfig {
   static constexpr int kN = kN_;
   static constexpr SwapMode kMode = kMode_;
-  static constexpr int kRows = 128, kDepth = 64;  // weight rows of a tile, K of a stage
-  static constexpr int kConsumers = 256, kThreads = kConsumers + 32;
+  static constexpr int kRows = kRows_, kDepth = 64;  // weight rows of a tile, K of a stage
+  static constexpr int kConsumers = 2 * kRows, kThreads = kConsumers + 32;
   static constexpr int kWeightBytes = kRows * 128, kInBytes = kN * 128,
                        kStageBytes = kWeightBytes + kInBytes;
   // Two blocks share a multiprocessor, so that the next kernel's weights are under way while this
   // one ends.
-  static constexpr int kBlocksPerSm = kN <= 80 ? 2 : 1;
+  static constexpr int kBlocksPerSm = kN <= 80 || kRows == 64 ? 2 : 1;
   // What a block of a cluster is sent. Where that is much it takes the ring's place, once all
   // blocks are done with theirs.
   static constexpr int kSentBytes = kMode == SwapMode::kDense ? kRows * kN * 4 : 0;
-  static constexpr bool kSentToRing = kN > 32;
-  static constexpr int kRingBytes =
-      (kBlocksPerSm == 2 ? 110 : 210) * 1024 - (kSentToRing ? 0 : kSentBytes);
-  static constexpr int kStages = kRingBytes / kStageBytes < 8 ? kRingBytes / kStageBytes : 8;
-  static constexpr int kSent = kSentToRing ? 0 : kStages * kStageBytes;
-  // Results: [kN][output rows] f32, padded so that a warp's stores hit 32 banks.
+  static constexpr bool kSentToRing = kSentBytes > 20 * 1024;
+  // Results: [kN][output rows] f32, padded so that a warp's stores hit 32 banks. They take the
+  // ring's place, but where a block has many items and few rows: there the next item's weights come
+  // meanwhile.
   static constexpr int kOutRows = kMode == SwapMode::kGateUp ? kRows / 2 : kRows;
   static constexpr int kOutStride = kOutRows + 4;
   static constexpr int kOutBytes = kN * kOutStride * 4;
-  static constexpr int kSharedBytes = kStages * kStageBytes + (kSentToRing ? 0 : kSentBytes) + 1024;
+  static constexpr bool kOutToRing = kMode == SwapMode::kDense || kN > 32 || kFewItems_;
+  // Beside the ring.
+  static constexpr int kBesideBytes = (kSentToRing ? 0 : kSentBytes) + (kOutToRing ? 0 : kOutBytes);
+  static constexpr int kRingBytes = (kBlocksPerSm == 2 ? 110 : 210) * 1024 - kBesideBytes;
+  static constexpr int kStages = kRingBytes / kStageBytes < 8 ? kRingBytes / kStageBytes : 8;
+  static constexpr int kSent = kSentToRing ? 0 : kStages * kStageBytes,
+                       kOut = kOutToRing ? 0 : kStages * kStageBytes;
+  static constexpr int kSharedBytes = kStages * kStageBytes + kBesideBytes + 1024;
   static_assert(kOutBytes <= kStages * kStageBytes && kSentBytes <= kStages * kStageBytes,
-                "results reuse the ring");
+                "results fit in the ring");
   static_assert(kStageBytes % 1024 == 0, "stages start at the border of a swizzle pattern");
 };
 
@@ -100,13 +107,13 @@ struct SwapKernel {
   static __device__ SwapItem Item(const SwapGemmParams& p, const SwapShared& shared, int index) {
     SwapItem item;
     if constexpr (kMode == SwapMode::kDense) {
-      const int split = static_cast<int>(blockIdx.x) % p.splits, blocks = NumBlocks(p);
+      const int split = static_cast<int>(blockIdx.x) % p.tiling.splits, blocks = NumBlocks(p);
       item.expert = 0;
-      item.tile = static_cast<int>(blockIdx.x) / p.splits;
-      item.first_row = 0;
-      item.num_rows = p.num_rows;
-      item.first_block = blocks * split / p.splits;
-      item.num_blocks = blocks * (split + 1) / p.splits - item.first_block;
+      item.tile = static_cast<int>(blockIdx.x) / p.tiling.splits;
+      item.first_row = static_cast<int>(blockIdx.y) * kN;
+      item.num_rows = min(kN, p.num_rows - item.first_row);
+      item.first_block = blocks * split / p.tiling.splits;
+      item.num_blocks = blocks * (split + 1) / p.tiling.splits - item.first_block;
     } else {
       int low = 0, high = p.num_experts;
       while (high - low > 1) {
@@ -149,7 +156,7 @@ struct SwapKernel {
     MbarrierArriveExpect(ring.full_barrier(), Config::kWeightBytes + in_bytes);
     const int column = (item.first_block + block) * Config::kDepth;
     if (kMode == SwapMode::kGateUp || (kMode == SwapMode::kDense && p.gated)) {
-      const int at[5] = {column, 0, 0, item.tile * 8, item.expert};
+      const int at[5] = {column, 0, 0, item.tile * (Config::kRows / 16), item.expert};
       TmaLoad5d(ring.weights(), &p.weight_map, at, ring.full_barrier(), kEvictFirst);
     } else {
       TmaLoad2d(ring.weights(), &p.weight_map, column,
@@ -197,6 +204,7 @@ struct SwapKernel {
         LoadInput(p, item, block, ring);
       }
       if (kMode == SwapMode::kDense) return;
+      if (!Config::kOutToRing) continue;
       MbarrierWait(SharedAddress(&shared.results_out), parity);
       parity ^= 1;
     }
@@ -245,11 +253,12 @@ struct SwapKernel {
       }
   }
 
-  // Sends each block of the cluster its part of the sums: a block has 128 / splits weight rows, and
-  // a warp's 16 belong to one block. There they lie as [16 rows][sender][8 input rows][lane].
+  // Sends each block of the cluster its part of the sums: a block has kRows / splits weight rows,
+  // and a warp's 16 belong to one block. There they lie as [16 rows][sender][8 input rows][lane].
   static __device__ void SendSums(const SwapGemmParams& p, const Accumulator& sums, uint32_t sent,
                                   uint32_t barrier) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = 8 / p.splits;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32,
+              warps = Config::kRows / 16 / p.tiling.splits;
     const auto owner = static_cast<uint32_t>(warp / warps);
     const uint32_t to =
         ClusterAddress(sent, owner) + SentOffset(p, warp % warps, ClusterRank(), lane);
@@ -261,13 +270,14 @@ struct SwapKernel {
   }
   static __device__ uint32_t SentOffset(const SwapGemmParams& p, int rows16, uint32_t sender,
                                         int lane) {
-    return (rows16 * p.splits + sender) * (kN / 8 * 512) + lane * 16;
+    return (rows16 * p.tiling.splits + sender) * (kN / 8 * 512) + lane * 16;
   }
   // Sums and stores this block's rows. A lane has weight rows lane / 4 and eight on, input rows 2
   // (lane % 4) and the next; with its neighbour's it makes two weight rows of one input row, which
   // lie side by side in the output.
   static __device__ void WriteSums(const SwapGemmParams& p, const SwapItem& item, uint32_t sent) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = 8 / p.splits;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32,
+              warps = Config::kRows / 16 / p.tiling.splits;
     const int rank = static_cast<int>(ClusterRank());
     for (int i = warp; i < warps * (kN / 8); i += Config::kConsumers / 32) {
       const int rows16 = i / (kN / 8), n = i % (kN / 8);
@@ -275,13 +285,13 @@ struct SwapKernel {
       float4 parts[8];
 #pragma unroll
       for (int sender = 0; sender < 8; ++sender)
-        if (sender < p.splits)
+        if (sender < p.tiling.splits)
           parts[sender] = LoadShared4(
               sent + SentOffset(p, rows16, static_cast<uint32_t>(sender), lane) + n * 512);
       float4 sum = parts[0];
 #pragma unroll
       for (int sender = 1; sender < 8; ++sender)
-        if (sender < p.splits)
+        if (sender < p.tiling.splits)
           sum = make_float4(sum.x + parts[sender].x, sum.y + parts[sender].y,
                             sum.z + parts[sender].z, sum.w + parts[sender].w);
       const bool odd = lane / 4 % 2 != 0;
@@ -290,7 +300,7 @@ struct SwapKernel {
       const int block = rank * warps + rows16;
       if (p.gated) {
         const float2 v = Neighbours(GeluMul(sum.x, sum.z), GeluMul(sum.y, sum.w), odd);
-        StorePair(p, item, in_row, item.tile * 64 + block * 8 + pair, v);
+        StorePair(p, item, in_row, item.tile * (Config::kRows / 2) + block * 8 + pair, v);
       } else {
         const int column = item.tile * Config::kRows + block * 16 + pair;
         const float2 low = Neighbours(sum.x, sum.y, odd), high = Neighbours(sum.z, sum.w, odd);
@@ -310,8 +320,8 @@ struct SwapKernel {
                                     int column, float2 v) {
     if (in_row >= item.num_rows || column >= p.n) return;
     if (p.up != nullptr) {
-      const auto up =
-          *reinterpret_cast<const uint32_t*>(p.up + int64_t{in_row} * p.up_stride + column);
+      const auto up = *reinterpret_cast<const uint32_t*>(
+          p.up + int64_t{item.first_row + in_row} * p.up_stride + column);
       v = make_float2(GeluMul(v.x, LowHalf(up)), GeluMul(v.y, HighHalf(up)));
     } else if (p.cap > 0) {
       v = make_float2(SoftCap(p, v.x), SoftCap(p, v.y));
@@ -321,7 +331,7 @@ struct SwapKernel {
   static __device__ void StorePair(const SwapGemmParams& p, const SwapItem& item, int in_row,
                                    int column, const float2& v) {
     if (in_row >= item.num_rows || column >= (p.gated ? p.n / 2 : p.n)) return;
-    const int64_t at = int64_t{in_row} * p.out_stride + column;
+    const int64_t at = int64_t{item.first_row + in_row} * p.out_stride + column;
     if (p.out_f32)
       *reinterpret_cast<float2*>(static_cast<float*>(p.out) + at) = v;
     else
@@ -336,8 +346,8 @@ struct SwapKernel {
     return p.cap * tanhf(x / p.cap);
   }
   // Four columns of a product that is not split, as they are stored.
-  static __device__ float4 Finish(const SwapGemmParams& p, const float* out, int in_row, int column,
-                                  int out_column) {
+  static __device__ float4 Finish(const SwapGemmParams& p, const SwapItem& item, const float* out,
+                                  int in_row, int column, int out_column) {
     const float* row = out + in_row * Config::kOutStride;
     if (kMode == SwapMode::kDense && p.gated) {
       // Eight gates, then their eight ups.
@@ -348,8 +358,8 @@ struct SwapKernel {
     const float4 v = *reinterpret_cast<const float4*>(row + column);
     if (kMode != SwapMode::kDense) return v;
     if (p.up != nullptr) {
-      const uint2 up =
-          *reinterpret_cast<const uint2*>(p.up + int64_t{in_row} * p.up_stride + out_column);
+      const uint2 up = *reinterpret_cast<const uint2*>(
+          p.up + int64_t{item.first_row + in_row} * p.up_stride + out_column);
       return GeluMul4(v, make_float4(LowHalf(up.x), HighHalf(up.x), LowHalf(up.y), HighHalf(up.y)));
     }
     if (p.cap > 0)
@@ -363,7 +373,7 @@ struct SwapKernel {
 
   static __device__ void WriteOut(const SwapGemmParams& p, const SwapItem& item, const float* out) {
     const bool gated = kMode == SwapMode::kDense && p.gated;
-    const unsigned vector_bits = OutRows(p) == 64 ? 4 : 5;  // four columns each
+    const unsigned vector_bits = OutRows(p) == 32 ? 3 : OutRows(p) == 64 ? 4 : 5;  // four each
     const int columns = gated ? p.n / 2 : p.n;
     const bool f32 = kMode == SwapMode::kDown || (kMode == SwapMode::kDense && p.out_f32);
     for (unsigned i = threadIdx.x; i < static_cast<unsigned>(kN) << vector_bits;
@@ -373,7 +383,7 @@ struct SwapKernel {
       if (in_row >= item.num_rows) break;
       const int out_column = item.tile * OutRows(p) + column;
       if (out_column >= columns) continue;
-      const float4 v = Finish(p, out, in_row, column, out_column);
+      const float4 v = Finish(p, item, out, in_row, column, out_column);
       const int64_t at = int64_t{item.first_row + in_row} * p.out_stride + out_column;
       if (f32)
         *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;
@@ -395,7 +405,7 @@ struct SwapKernel {
       if constexpr (kMode == SwapMode::kDense) {
         // The producer waited for the kernel before; here is written what that one may still read.
         GridDependencyWait();
-        if (p.splits > 1) {
+        if (p.tiling.splits > 1) {
           const uint32_t sent = ring.stages + Config::kSent, barrier = SharedAddress(&shared.sent);
           ClusterWait();                              // the others have begun
           if (Config::kSentToRing) ClusterBarrier();  // and are done with their rings
@@ -404,11 +414,13 @@ struct SwapKernel {
           return WriteSums(p, item, sent);
         }
       }
-      NamedBarrier(1, Config::kConsumers);  // both groups have read their last stage
+      // All groups have read their last stage, and the results before these are out.
+      NamedBarrier(1, Config::kConsumers);
       StoreSums(sums, out, group);
       NamedBarrier(1, Config::kConsumers);
       WriteOut(p, item, out);
       if (kMode == SwapMode::kDense) return;
+      if (!Config::kOutToRing) continue;
       FenceProxyAsync();  // results were ordinary writes, the next stage is TMA's
       __syncwarp();
       if (threadIdx.x % 32 == 0) MbarrierArrive(SharedAddress(&shared.results_out));
@@ -423,14 +435,15 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   __shared__ SwapShared shared;
   using Kernel = SwapKernel<Config>;
   const uint32_t base = (SharedAddress(dynamic_shared) + 1023) / 1024 * 1024;
-  float* out = reinterpret_cast<float*>(dynamic_shared + (base - SharedAddress(dynamic_shared)));
+  float* out = reinterpret_cast<float*>(dynamic_shared + (base - SharedAddress(dynamic_shared)) +
+                                        Config::kOut);
   typename Kernel::Ring ring{base, SharedAddress(shared.full), SharedAddress(shared.empty)};
   if (threadIdx.x == 0) {
     PrefetchTensorMap(&p.weight_map);
     PrefetchTensorMap(&p.in_map);
     for (int i = 0; i < Config::kStages; ++i) {
       MbarrierInit(ring.full + i * 8, 1);
-      MbarrierInit(ring.empty + i * 8, 2);
+      MbarrierInit(ring.empty + i * 8, Config::kConsumers / 128);
     }
     MbarrierInit(SharedAddress(&shared.results_out), Config::kConsumers / 32);
     MbarrierInit(SharedAddress(&shared.sent), 1);
@@ -443,13 +456,13 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     Kernel::ScanExperts(p, shared);
   } else {
     __syncthreads();
-    if (p.splits > 1) ClusterArrive();
+    if (p.tiling.splits > 1) ClusterArrive();
   }
   if (threadIdx.x < Config::kConsumers) {
     Kernel::Consume(p, shared, ring, out);
   } else {
     Kernel::Produce(p, shared, ring);
-    if (Config::kMode == SwapMode::kDense && p.splits > 1) {
+    if (Config::kMode == SwapMode::kDense && p.tiling.splits > 1) {
       __syncwarp();
       ClusterWait();
       if (Config::kSentToRing) ClusterBarrier();

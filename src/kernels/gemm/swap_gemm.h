@@ -13,16 +13,17 @@ namespace lapidary::kernels {
 
 inline constexpr int kMaxSwapRows = 128;
 inline constexpr int kMaxExperts = 256;
+inline constexpr int kSwapWeightRows = 128;  // of an expert's tile, and of most others
 
 struct SwapGemmParams {
   TensorMap weight_map, in_map;
   int in_box_rows = 0;  // of in_map: the tile's rows, or 1 where rows are gathered
-  int num_rows = 0;     // T of a dense product
+  int num_rows = 0;     // T of a dense product; of experts their pairs
   int n = 0, k = 0;     // weight rows (of an expert's gates alone), in columns
   void* out = nullptr;
   int64_t out_stride = 0;
   bool out_f32 = false;
-  int splits = 1;  // of K: 1, 2, 4 or 8, one block of a cluster each, summed in their order
+  SwapTiling tiling;  // of a dense product
   // What becomes of a dense product before it is stored, one of:
   bool gated = false;        // weight_map of MakeGateUpMap: gelu_tanh(gate) * up, n / 2 columns
   const Bf16* up = nullptr;  // [T,N] gelu_tanh(product) * up
@@ -35,14 +36,17 @@ struct SwapGemmParams {
   int num_experts = 0;
 };
 
-// Maps are made once for a weight and once for an input buffer; tile_rows is SwapTile of the rows.
-int SwapTile(int num_rows);  // the N used for this many rows
-TensorMap MakeWeightMap(const Bf16* weight, int64_t rows, int64_t k, int64_t stride);
-TensorMap MakeGateUpMap(const Bf16* weight, int64_t experts, int64_t width, int64_t k);
+// Maps are made once for a weight and once for an input buffer.
+TensorMap MakeWeightMap(const Bf16* weight, int64_t rows, int64_t k, int64_t stride,
+                        int tile_rows = kSwapWeightRows);
+TensorMap MakeGateUpMap(const Bf16* weight, int64_t experts, int64_t width, int64_t k,
+                        int tile_rows = kSwapWeightRows);
 TensorMap MakeInputMap(const Bf16* in, int64_t rows, int64_t k, int64_t stride, int tile_rows);
 
 // out [T,N] = in [T,K] weight [N,K]^T for T up to kMaxSwapRows.
 void LaunchSwapGemm(const SwapGemmParams& params, Stream stream);
+// The input rows of a block that takes all of so many.
+int SwapTile(int num_rows);
 // The number of splits that fills the machine best.
 int SwapSplits(int n, int k);
 // One that is the same for any part of a weight's rows, so that a sum does not depend on which

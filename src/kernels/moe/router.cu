@@ -1,7 +1,10 @@
-// A cluster of eight blocks takes eight rows. Block r multiplies all of them by an eighth of the
-// experts on the tensor cores, its warps by an eighth of the columns each, and finishes row r. The
-// weights are in registers before the kernel ahead is over. x * scale of two bf16 is the sum of two
-// bf16 exactly, so that every product is exact; the norm's factor comes last, as one number a row.
+// A cluster of eight blocks takes eight rows at a time. Block r multiplies all of them by an eighth
+// of the experts on the tensor cores, its warps by an eighth of the columns each, and finishes row
+// r. The weights are in registers before the kernel ahead is over. x * scale of two bf16 is the sum
+// of two bf16 exactly, so that every product is exact; the norm's factor comes last, as one number
+// a row.
+#include <algorithm>
+
 #include "kernels/common/launch.cuh"
 #include "kernels/common/norm.cuh"
 #include "kernels/common/ptx.cuh"
@@ -174,25 +177,32 @@ __device__ void ChooseExperts(const RouterParams& p, const float* logits, int ro
       finite ? weight / chosen * LoadFloat(p.expert_scale[expert]) : 0.0f;
 }
 
+// kRepeats: a cluster takes more than one eight of rows. Weights that are kept for it cost few rows
+// a microsecond or two.
+template <bool kRepeats>
 __global__ void __launch_bounds__(kThreads, 1)
     RouterKernel(const __grid_constant__ RouterParams p) {
   __shared__ RouterShared shared;
-  const int rank = static_cast<int>(ClusterRank()),
-            first_row = static_cast<int>(blockIdx.x) / kBlocks * kRows, row = first_row + rank;
+  const int rank = static_cast<int>(ClusterRank());
   GridDependencyLaunch();
   Weights weights;
   weights.Load(p, rank);
   GridDependencyWait();
-  Multiply(p, weights, first_row + static_cast<int>(threadIdx.x) % 32 / 4, shared);
-  // Also the promise that every block of the cluster runs before its shared memory is written.
-  ClusterBarrier();
-  SendLogits(p, shared, rank);
-  ClusterBarrier();
-  if (row >= p.num_rows) return;
-  if (threadIdx.x < 32)
-    ChooseExperts(p, shared.logits, row);
-  else if (p.z != nullptr)
-    WriteInput(p, row, shared.factors[rank], 32);
+  for (int first_row = static_cast<int>(blockIdx.x) / kBlocks * kRows; first_row < p.num_rows;
+       first_row += static_cast<int>(gridDim.x) / kBlocks * kRows) {
+    Multiply(p, weights, first_row + static_cast<int>(threadIdx.x) % 32 / 4, shared);
+    // All blocks of the cluster run, and are done with the rows before, when their shared memory is
+    // written.
+    ClusterBarrier();
+    SendLogits(p, shared, rank);
+    ClusterBarrier();
+    const int row = first_row + rank;
+    if (row < p.num_rows && threadIdx.x < 32)
+      ChooseExperts(p, shared.logits, row);
+    else if (row < p.num_rows && p.z != nullptr)
+      WriteInput(p, row, shared.factors[rank], 32);
+    if (!kRepeats) break;
+  }
 }
 
 }  // namespace
@@ -206,8 +216,18 @@ void LaunchRouter(const RouterParams& p, Stream stream) {
   Require(p.z == nullptr || (p.z_stride % 8 == 0 && Aligned16(p.z)), name, "row stride",
           p.z_stride);
   if (p.num_rows == 0) return;
-  const unsigned clusters = static_cast<unsigned>((p.num_rows + kRows - 1) / kRows);
-  Launch(name, RouterKernel, {clusters * kBlocks, kThreads, 0, kBlocks}, stream, p);
+  // A block holds its weights in the registers of a whole multiprocessor: as many clusters as run
+  // beside one another.
+  static const int places = NumClusters(RouterKernel<true>, kThreads, kBlocks);
+  const int clusters = (p.num_rows + kRows - 1) / kRows;
+  const auto launch = [&](void (*kernel)(RouterParams), int of) {
+    Launch(name, kernel, {static_cast<unsigned>(of * kBlocks), kThreads, 0, kBlocks}, stream, p);
+  };
+  constexpr int kFewRounds = 4;
+  if (clusters <= kFewRounds * places)
+    launch(RouterKernel<false>, clusters);
+  else
+    launch(RouterKernel<true>, places);
 }
 
 }  // namespace lapidary::kernels

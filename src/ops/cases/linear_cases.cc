@@ -186,7 +186,7 @@ void AddLinearCases(OpCases& cases) {
     if (use == Use::kTimedToo && !holds("draft") && !holds("head"))
       cases.push_back(CaseOf(product, 8192, Use::kOnlyTimed));
   }
-  for (const int64_t rows : {7, 16, 33, 64, 128, 300}) {
+  for (const int64_t rows : {7, 16, 33, 64, 80, 128, 300}) {
     cases.push_back(std::make_unique<LinearGeluCase>("small", rows, 384, 264, false));
     cases.push_back(std::make_unique<LinearGeluCase>("small", rows, 136, 264, true));
   }
@@ -194,6 +194,8 @@ void AddLinearCases(OpCases& cases) {
   for (const int64_t rows : {1, 9, 80, 81})
     cases.push_back(std::make_unique<LinearSoftCapCase>("small", rows, 4100, 264));
   cases.push_back(std::make_unique<LinearCase>("small", 24, 136, 520));
+  for (const int64_t rows : {64, 128})
+    cases.push_back(std::make_unique<LinearCase>("wide", rows, 4100, 264));
   for (const int64_t rows : {0, 2, 7, 8, 16, 17, 33, 64, 65, 127, 128, 129})
     cases.push_back(std::make_unique<LinearCase>("E4B_qkv", rows, 3072, 2560));
   cases.push_back(std::make_unique<LinearCase>("pebble", 5, 384, 256));

@@ -105,7 +105,7 @@ class CudaBackend : public Ops {
   void Gemm(const kernels::GemmParams& params);
   bool IsOwn(const kernels::GemmParams& params) const;
   bool IsOwnHead(const kernels::GemmParams& params) const;
-  int Splits(const kernels::GemmParams& params) const;
+  kernels::SwapTiling Tiling(const kernels::GemmParams& params) const;
   void OwnGemm(const kernels::GemmParams& params, const kernels::SwapGemmParams& epilogue);
 
   std::unique_ptr<CudaDevice> device_;  // goes last

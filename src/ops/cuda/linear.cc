@@ -8,7 +8,8 @@
 namespace lapidary::cuda {
 namespace {
 
-enum MapUse { kWeightMap = 32, kGatesMap, kInputMap };
+// Those of weights are followed by the tile's rows, as are those of inputs.
+enum MapUse { kWeightMap = 1 << 10, kGatesMap = 2 << 10, kInputMap = 3 << 10 };
 
 // Whether the own kernel takes these widths; of rows it takes kMaxSwapRows at a time.
 bool CanBeOwn(const kernels::GemmParams& p) {
@@ -63,13 +64,19 @@ bool CudaBackend::IsOwn(const kernels::GemmParams& p) const {
   if (!CanBeOwn(p) || p.num_rows > kernels::kMaxSwapRows) return false;
   if (batch_invariant_) return true;
   const kernels::GemmChoice* choice = blas_.Choice(p.n, p.k, p.num_rows);
-  return choice != nullptr ? choice->splits > 0 : PrefersOwn(p);
+  return choice != nullptr ? choice->is_own() : PrefersOwn(p);
 }
 
-int CudaBackend::Splits(const kernels::GemmParams& p) const {
-  if (batch_invariant_) return kernels::InvariantSplits(p.k);
+kernels::SwapTiling CudaBackend::Tiling(const kernels::GemmParams& p) const {
+  const int rows = kernels::SwapTile(p.num_rows);
+  if (batch_invariant_) return {kernels::InvariantSplits(p.k), rows, kernels::kSwapWeightRows};
   const kernels::GemmChoice* choice = blas_.Choice(p.n, p.k, p.num_rows);
-  return choice != nullptr && choice->splits > 0 ? choice->splits : kernels::SwapSplits(p.n, p.k);
+  if (choice != nullptr && choice->is_own()) return choice->own;
+  // What is mostly true of the shapes that the table has.
+  constexpr int kFewRows = 32, kFewColumns = 2048, kMaxSplitsOfHalf = 4;
+  const int splits = kernels::SwapSplits(p.n, p.k);
+  if (p.num_rows <= kFewRows || p.n >= kFewColumns) return {splits, rows, kernels::kSwapWeightRows};
+  return {std::min(splits, kMaxSplitsOfHalf), rows, kernels::kSwapWeightRows / 2};
 }
 
 void CudaBackend::Gemm(const kernels::GemmParams& p) {
@@ -97,17 +104,19 @@ void CudaBackend::Gemm(const kernels::GemmParams& p) {
 void CudaBackend::OwnGemm(const kernels::GemmParams& p, const kernels::SwapGemmParams& epilogue) {
   if (left_out_.products) return;
   kernels::SwapGemmParams params = epilogue;
-  params.weight_map =
-      Map({params.gated ? kGatesMap : kWeightMap, p.weight, p.n, p.k, p.weight_stride}, [&] {
-        return params.gated ? kernels::MakeGateUpMap(p.weight, 1, p.n / 2, p.k)
-                            : kernels::MakeWeightMap(p.weight, p.n, p.k, p.weight_stride);
+  params.tiling = Tiling(p);
+  const int weight_rows = params.tiling.weight_rows, tile = params.tiling.input_rows;
+  params.weight_map = Map(
+      {(params.gated ? kGatesMap : kWeightMap) + weight_rows, p.weight, p.n, p.k, p.weight_stride},
+      [&] {
+        return params.gated
+                   ? kernels::MakeGateUpMap(p.weight, 1, p.n / 2, p.k, weight_rows)
+                   : kernels::MakeWeightMap(p.weight, p.n, p.k, p.weight_stride, weight_rows);
       });
-  const int tile = kernels::SwapTile(p.num_rows);
   params.in_box_rows = tile;
   params.in_map = Map({kInputMap + tile, p.in, p.num_rows, p.k, p.in_stride}, [&] {
     return kernels::MakeInputMap(p.in, p.num_rows, p.k, p.in_stride, tile);
   });
-  params.splits = Splits(p);
   params.num_rows = p.num_rows;
   params.n = p.n;
   params.k = p.k;
@@ -137,7 +146,7 @@ bool CudaBackend::IsOwnHead(const kernels::GemmParams& p) const {
   constexpr int kMaxRows = 80;
   if (!CanBeOwn(p) || p.num_rows > kMaxRows) return false;
   const kernels::GemmChoice* choice = blas_.Choice(p.n, p.k, p.num_rows);
-  return batch_invariant_ || choice == nullptr || choice->splits > 0;
+  return batch_invariant_ || choice == nullptr || choice->is_own();
 }
 
 void CudaBackend::LinearSoftCap(Tensor out, Tensor in, const LinearWeight& weight, float cap) {

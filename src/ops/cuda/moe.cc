@@ -122,6 +122,7 @@ kernels::ExpertSumParams CudaBackend::ExpertPairs(const ExpertInput& in,
   kernels::SwapGemmParams product;
   product.expert_starts = sort.starts;
   product.num_experts = Int(num_experts);
+  product.num_rows = Int(pairs);
   product.sorted_rows = sort.sorted_rows;
   product.weight_map = Map({kGateUpMap, gate_up.data, num_experts, width, hidden}, [&] {
     return kernels::MakeGateUpMap(gate_up.bf16(), num_experts, width, hidden);
