@@ -20,7 +20,7 @@ cells="E2B.products 10 E2B.step 25    E2B.batch1 10     E2B.chat 35      E2B.mtp
 
 accept_length() { case $1 in E2B) echo 1.9 ;; E4B) echo 2.13 ;; 26B-A4B) echo 2.9 ;; 31B) echo 3.11 ;; esac; }
 repeats() {  # of cells below 15 s three
-  case $1 in 31B.summ | 26B-A4B.summ | 31B.mtp) echo 1 ;; 26B-A4B.* | 31B.* | *.http) echo 2 ;; *) echo 3 ;; esac
+  case $1 in 31B.summ | 26B-A4B.summ | 31B.mtp | 31B.http | 26B-A4B.http) echo 1 ;; 26B-A4B.* | 31B.* | *.http) echo 2 ;; *) echo 3 ;; esac
 }
 wanted() {  # CELL NAMES...
   local cell=$1 name; shift

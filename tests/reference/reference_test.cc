@@ -1,7 +1,9 @@
 // Small random checkpoints of all families with assistants; expected values are transformers'
 // (tests/data/reference).
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <utility>
@@ -96,8 +98,27 @@ TEST(ReferenceInBf16, IsAsNearAsTheReferencesOwn) {
     const auto counts = check.Run(ReadGoldens(file));
     ASSERT_TRUE(counts.ok()) << counts.error().message;
     EXPECT_EQ(counts.value().failed, 0) << lines;
-    EXPECT_EQ(counts.value().passed, 5 + 2);  // greedy tokens of each prompt, logits and drafts
+    EXPECT_EQ(counts.value().passed, 3);  // logits, greedy tokens and drafts, of all prompts
   }
+}
+
+// The least likely tokens in place of a prompt's greedy ones.
+TEST(ReferenceInBf16, TokensBeyondTheBestFail) {
+  const auto target = Load("wide");
+  const auto ops = MakeCpuOps(2);
+  const Safetensors file = Safetensors::Open(kData + "wide/bf16_goldens.safetensors").value();
+  Goldens goldens = ReadGoldens(file);
+  Tensor& greedy = goldens.at("text.0.greedy");
+  const Tensor& logits = goldens.at("text.0.logits");
+  const float* last = logits.Rows(logits.rows() - 1, 1).f32();
+  const auto least = static_cast<int32_t>(std::min_element(last, last + logits.cols()) - last);
+  std::vector<int32_t> tokens(static_cast<size_t>(greedy.num_elements()), least);
+  greedy = MakeTensor(tokens.data(), DType::kI32, static_cast<int64_t>(tokens.size()));
+  std::string lines;
+  GoldenCheck check(*target, nullptr, *ops, {0, 0, DType::kBf16},
+                    [&](const std::string& line) { lines += line + "\n"; });
+  EXPECT_EQ(check.Run(goldens).value().failed, 1) << lines;
+  EXPECT_THAT(lines, testing::HasSubstr("\nFAIL  greedy"));
 }
 
 TEST(ReferenceInBf16, AWrongWeightFails) {

@@ -55,6 +55,22 @@ double Distance(Bf16Cost::Measure measure, const float* exact, const T* other, i
   return std::isnan(sum) ? std::numeric_limits<double>::infinity() : sum;
 }
 
+template <typename T>
+int64_t BestOf(const T* row, int64_t count) {
+  return std::max_element(row, row + count, [](T a, T b) { return Value(a) < Value(b); }) - row;
+}
+// How many are larger.
+template <typename T>
+int64_t RankOf(const T* row, int64_t count, int64_t at) {
+  return std::count_if(row, row + count, [&](T x) { return Value(x) > Value(row[at]); });
+}
+template <typename T>
+bool AreApart(const float* exact, const T* other, int64_t count) {
+  const int64_t best = BestOf(exact, count), others = BestOf(other, count);
+  return best != others && (RankOf(exact, count, others) >= Bf16Cost::kBest ||
+                            RankOf(other, count, best) >= Bf16Cost::kBest);
+}
+
 double Mean(const std::vector<double>& values) {
   double sum = 0;
   for (const double x : values) sum += x;
@@ -77,13 +93,27 @@ void Bf16Cost::Add(std::span<const Row> rows, int64_t vocab_size) {
   const size_t first = ours_.size();
   ours_.resize(first + rows.size());
   reference_.resize(first + rows.size());
+  apart_.resize(first + rows.size());
   pool_.ParallelFor(static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
       const Row& row = rows[i];
       ours_[first + i] = Distance(measure_, row.exact, row.ours, vocab_size);
       reference_[first + i] = Distance(measure_, row.exact, row.reference, vocab_size);
+      apart_[first + i] = AreApart(row.exact, row.reference, vocab_size);
     }
   });
+}
+
+Bf16Cost::Verdict Bf16Cost::JudgeApart(int64_t steps, int64_t apart) const {
+  if (apart_.empty()) return {false, "no rows"};
+  const auto seen = std::count(apart_.begin(), apart_.end(), 1);
+  const double expected =
+      static_cast<double>(steps) * static_cast<double>(seen) / static_cast<double>(apart_.size());
+  const auto limit = static_cast<int64_t>(expected + kErrors * std::sqrt(expected));
+  return {apart <= limit,
+          fmt::format("{} with a best token not among the other's best {}, limit {}: of the "
+                      "reference's {} rows in bf16 {} are so",
+                      apart, kBest, limit, apart_.size(), seen)};
 }
 
 Bf16Cost::Verdict Bf16Cost::Judge() const {

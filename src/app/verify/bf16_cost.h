@@ -37,10 +37,17 @@ class Bf16Cost {
   };
   Verdict Judge() const;
 
+  // Two rows are apart where the best token of one is not among the best kBest of the other.
+  // Whether it is the weights' doing that `apart` of `steps` rows, not among these, are apart from
+  // the reference's in f32: bf16 alone sets that share of the reference's own rows apart.
+  static constexpr int64_t kBest = 5;
+  Verdict JudgeApart(int64_t steps, int64_t apart) const;
+
  private:
   Measure measure_;
   WorkerPool pool_;
   std::vector<double> ours_, reference_;  // distance from `exact` of each row
+  std::vector<uint8_t> apart_;            // the reference's from `exact`
 };
 
 }  // namespace lapidary

@@ -59,6 +59,30 @@ TEST(Bf16Cost, HasTheValuesWorkedByHand) {
   EXPECT_THAT(variation.Judge().text, HasSubstr("mean 2.500e-01, the reference's 2.311e-01"));
 }
 
+// Eight logits in falling order; the best of a row that is apart has gone behind five others, in
+// another the best two have changed places.
+TEST(Bf16Cost, AsManyStepsMayBeApartAsTheReferencesRows) {
+  const auto judge = [](int rows_apart, int64_t steps_apart) {
+    Bf16Cost cost(Bf16Cost::Measure::kDivergence);
+    for (int row = 0; row < 100; ++row) {
+      std::vector<float> exact = {8, 7, 6, 5, 4, 3, 2, 1};
+      std::vector<Bf16> reference;
+      for (const float x : exact) reference.push_back(ToBf16(x));
+      if (row < rows_apart)
+        reference[0] = ToBf16(2.5f);
+      else
+        std::swap(reference[0], reference[1]);
+      const Bf16Cost::Row of{exact.data(), reference.data(), exact.data()};
+      cost.Add({&of, 1}, 8);
+    }
+    return cost.JudgeApart(100, steps_apart).passed;
+  };
+  EXPECT_TRUE(judge(0, 0));
+  EXPECT_FALSE(judge(0, 1));
+  EXPECT_TRUE(judge(10, 19));  // 10 and three times their root
+  EXPECT_FALSE(judge(10, 20));
+}
+
 TEST(Bf16Cost, AFewFarRowsFailByTheTail) {
   Rows rows(2000, 0.02, 0.1);
   std::mt19937 rng(5);

@@ -127,6 +127,11 @@ Result<CheckCounts> GoldenCheck::Run(const Goldens& goldens) {
     }
   }
   if (rounds()) Report("logits", text_cost_);
+  if (greedy_steps_ > 0) {
+    const Bf16Cost::Verdict verdict = text_cost_.JudgeApart(greedy_steps_, greedy_apart_);
+    Count(verdict.passed,
+          fmt::format("{:<22} {} tokens, {}", "greedy", greedy_steps_, verdict.text));
+  }
   if (rounds() && has_drafts) Report("drafts", draft_cost_);
   return counts_;
 }
@@ -196,12 +201,20 @@ void GoldenCheck::CheckGreedy(const TextEntry& entry, double logit_difference) {
             double{entry.margins.f32()[step]} <= 2 * logit_difference;
     }
     ++(tie ? ties : wrong);
-    if (first.empty())
+    if (first.empty() || (!tie && wrong == 1))  // the first wrong one, or else the first
       first = fmt::format(", first at step {}: {} for {}, {:.3e} above it", step, ours, golden,
                           row[ours] - row[golden]);
   }
-  Count(wrong == 0, fmt::format("{:<22} {} tokens, {} ties, {} wrong{}", entry.name + ".greedy",
-                                entry.greedy.size(), ties, wrong, first));
+  const std::string line =
+      fmt::format("{:<22} {} tokens, {} ties, {} wrong{}", entry.name + ".greedy",
+                  entry.greedy.size(), ties, wrong, first);
+  if (rounds()) {
+    greedy_steps_ += static_cast<int64_t>(entry.greedy.size());
+    greedy_apart_ += wrong;
+    print_("      " + line);
+  } else {
+    Count(wrong == 0, line);
+  }
 }
 
 void GoldenCheck::CheckDraft(const TextEntry& text, const DraftEntry& entry, DraftPosition position,

@@ -1,7 +1,7 @@
 // GoldenCheck: compares a loaded checkpoint with expected values of the reference implementation,
 // entry by entry. In f32 every value lies within `max_abs` of the reference's. In bf16 rows of
-// logits are as near to the reference's f32 as its own bf16 is (Bf16Cost), and each greedy token
-// and the reference's are among the other's best few.
+// logits are as near to the reference's f32 as its own bf16 is (Bf16Cost), and greedy tokens are
+// among the other's best few but for as many as that bf16 leaves out.
 #ifndef LAPIDARY_APP_VERIFY_GOLDEN_CHECK_H_
 #define LAPIDARY_APP_VERIFY_GOLDEN_CHECK_H_
 
@@ -64,6 +64,7 @@ class GoldenCheck {
   std::function<void(const std::string&)> print_;
   std::unique_ptr<SoloSession> session_;
   Bf16Cost text_cost_{Bf16Cost::Measure::kDivergence}, draft_cost_{Bf16Cost::Measure::kVariation};
+  int64_t greedy_steps_ = 0, greedy_apart_ = 0;  // of a run in bf16, in all texts
   CheckCounts counts_;
 };
 

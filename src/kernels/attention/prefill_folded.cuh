@@ -58,11 +58,8 @@ struct FoldedPrefill : PrefillKernel<FoldedPrefillConfig> {
       return full + (stage * Config::kBoxes + box) * 8;
     }
     __device__ uint32_t empty_barrier(int group) const { return empty + (stage * 2 + group) * 8; }
-    // A warp of group 0 says that its part of P is there, group 1 waits for all four.
-    __device__ void LetGo() const {
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) MbarrierArrive(go + stage * 8);
-    }
+    // A thread of group 0 says that its part of P is there, group 1 waits for all of them.
+    __device__ void LetGo() const { MbarrierArrive(go + stage * 8); }
     __device__ void WaitGo() const { MbarrierWait(go + stage * 8, phase); }
     __device__ void WaitFull(int box) const { MbarrierWait(full_barrier(box), phase); }
     __device__ void Release(int group) const {
@@ -303,7 +300,7 @@ __global__ void __launch_bounds__(FoldedPrefillConfig::kThreads, 1)
         MbarrierInit(SharedAddress(&shared.full[stage][box]), 1);
       for (int group = 0; group < 2; ++group)
         MbarrierInit(SharedAddress(&shared.empty[stage][group]), 1);
-      MbarrierInit(SharedAddress(&shared.go[stage]), 4);
+      MbarrierInit(SharedAddress(&shared.go[stage]), 128);
     }
     MbarrierInit(SharedAddress(&shared.q), Config::kConsumers / 32);
     MbarrierInitFence();

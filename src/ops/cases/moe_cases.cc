@@ -233,7 +233,7 @@ void AddMoeCases(OpCases& cases) {
     cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows, Kind::kNorms));
   cases.push_back(std::make_unique<ExpertsCase>(kOdd, 19, Kind::kLast));
   cases.push_back(std::make_unique<ExpertsCase>(k26B, 3, Kind::kNorms));
-  cases.push_back(std::make_unique<RouterCase>(kSmall, 33));
+  for (const int64_t rows : {33, 600}) cases.push_back(std::make_unique<RouterCase>(kSmall, rows));
   cases.push_back(std::make_unique<RouterCase>(kOdd, 5));
   for (const int64_t rows : {1, 3, 40, 150, 300})
     cases.push_back(std::make_unique<ExpertsCase>(kSmall, rows));
