@@ -218,6 +218,8 @@ EngineRun BenchEngine::Run(const std::vector<BenchRequest>& requests, const RunO
   run.metrics = Measure(answers->traces(), Now() - start);
   for (const RequestTrace& trace : answers->traces())
     if (!trace.ok()) run.errors.push_back(trace.error);
+  // What was looked at above may have missed a short run's.
+  run.most_running = std::max(run.most_running, MostDecoding(answers->traces()));
   TakeCounts(before, engine_->stats(), run);
   if (counts_experts) run.routing = RoutingOf(tally() - tally_before, moe_);
   run.bound = BoundFor(run, answers->traces());

@@ -31,6 +31,19 @@ void AddFigures(const std::string& key, const std::string& title, const Distribu
   figures.push_back({fmt::format("max_{}_ms", key), title + " max ms", values.max});
 }
 
+// When how many more or fewer requests decode, in order; who ends at a moment does so before
+// another begins.
+std::vector<std::pair<double, int>> DecodingChanges(const std::vector<RequestTrace>& traces) {
+  std::vector<std::pair<double, int>> changes;
+  for (const RequestTrace& trace : traces) {
+    if (!trace.ok() || trace.num_output < 2) continue;
+    changes.emplace_back(trace.arrivals_s.front(), 1);
+    changes.emplace_back(trace.arrivals_s.back(), -1);
+  }
+  std::sort(changes.begin(), changes.end());
+  return changes;
+}
+
 }  // namespace
 
 Distribution Describe(std::vector<double> values) {
@@ -82,14 +95,15 @@ LoadMetrics Measure(const std::vector<RequestTrace>& traces, double duration_s) 
   return metrics;
 }
 
+int64_t MostDecoding(const std::vector<RequestTrace>& traces) {
+  int64_t most = std::ranges::any_of(traces, &RequestTrace::ok) ? 1 : 0, decoding = 0;
+  for (const auto& [moment, change] : DecodingChanges(traces))
+    most = std::max(most, decoding += change);
+  return most;
+}
+
 double MeanDecoding(const std::vector<RequestTrace>& traces) {
-  std::vector<std::pair<double, int>> changes;
-  for (const RequestTrace& trace : traces) {
-    if (!trace.ok() || trace.num_output < 2) continue;
-    changes.emplace_back(trace.arrivals_s.front(), 1);
-    changes.emplace_back(trace.arrivals_s.back(), -1);
-  }
-  std::sort(changes.begin(), changes.end());
+  const std::vector<std::pair<double, int>> changes = DecodingChanges(traces);
   double sum_s = 0, any_s = 0;
   int decoding = 0;
   for (size_t i = 0; i + 1 < changes.size(); ++i) {

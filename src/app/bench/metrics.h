@@ -43,6 +43,8 @@ struct LoadMetrics {
 LoadMetrics Measure(const std::vector<RequestTrace>& traces, double duration_s);
 // Requests between their first and last message, while there was one.
 double MeanDecoding(const std::vector<RequestTrace>& traces);
+// The most that were so at once; at least one that succeeded was.
+int64_t MostDecoding(const std::vector<RequestTrace>& traces);
 
 // A measured number: its name in records, the two clients' own where they have one, and for people.
 struct Figure {

@@ -48,6 +48,9 @@ TEST(Metrics, MeanDecodingLeavesPausesOut) {
   traces[4] = {1, 2, 0, {0, 6}, "broken off"};
   EXPECT_DOUBLE_EQ(MeanDecoding(traces), 1.25);
   EXPECT_EQ(MeanDecoding({traces[3]}), 1);
+  EXPECT_EQ(MostDecoding(traces), 2);
+  EXPECT_EQ(MostDecoding({traces[3]}), 1);
+  EXPECT_EQ(MostDecoding({traces[4]}), 0);
 }
 
 TEST(Metrics, TheClientsDefinitions) {
