@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -66,8 +67,8 @@ TEST(Bf16Cost, AsManyStepsMayBeApartAsTheReferencesRows) {
     Bf16Cost cost(Bf16Cost::Measure::kDivergence);
     for (int row = 0; row < 100; ++row) {
       std::vector<float> exact = {8, 7, 6, 5, 4, 3, 2, 1};
-      std::vector<Bf16> reference;
-      for (const float x : exact) reference.push_back(ToBf16(x));
+      std::vector<Bf16> reference(exact.size());
+      std::ranges::transform(exact, reference.begin(), ToBf16);
       if (row < rows_apart)
         reference[0] = ToBf16(2.5f);
       else
