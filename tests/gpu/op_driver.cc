@@ -9,7 +9,8 @@
 //                                                       the products' table: entries of shapes
 //                                                       named so and of so many rows are measured
 //                                                       anew
-//   op_driver list
+//   op_driver list                                      of cases, --filter takes those a part of
+//                                                       whose name begins so
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
@@ -57,8 +58,9 @@ bool Parse(int argc, char** argv, Options& options) {
   return true;
 }
 
+// Some part of the name begins so: gelu_mul/ is not linear_gelu_mul/.
 bool Wanted(const OpCase& op_case, const Options& options) {
-  return op_case.Name().find(options.filter) != std::string::npos;
+  return ("/" + op_case.Name()).find("/" + options.filter) != std::string::npos;
 }
 
 // Under a sanitizer a kernel runs a thousand times slower.
