@@ -7,6 +7,8 @@
 #include <limits>
 #include <thread>
 
+#include "app/verify/ranks.h"
+
 namespace lapidary {
 namespace {
 
@@ -18,9 +20,6 @@ constexpr double kErrors = 3;
 // Below this the reference loses nothing by bf16: one token has all the probability, and nothing
 // can be seen.
 constexpr double kBlind = 1e-7;
-
-float Value(float x) { return x; }
-float Value(Bf16 x) { return ToFloat(x); }
 
 struct Softmax {
   double top = 0, log_sum = 0;  // log p(i) = x[i] - top - log_sum
@@ -55,15 +54,6 @@ double Distance(Bf16Cost::Measure measure, const float* exact, const T* other, i
   return std::isnan(sum) ? std::numeric_limits<double>::infinity() : sum;
 }
 
-template <typename T>
-int64_t BestOf(const T* row, int64_t count) {
-  return std::max_element(row, row + count, [](T a, T b) { return Value(a) < Value(b); }) - row;
-}
-// How many are larger.
-template <typename T>
-int64_t RankOf(const T* row, int64_t count, int64_t at) {
-  return std::count_if(row, row + count, [&](T x) { return Value(x) > Value(row[at]); });
-}
 template <typename T>
 bool AreApart(const float* exact, const T* other, int64_t count) {
   const int64_t best = BestOf(exact, count), others = BestOf(other, count);

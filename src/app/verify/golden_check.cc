@@ -6,12 +6,12 @@
 #include <cmath>
 #include <set>
 
+#include "app/verify/ranks.h"
+
 namespace lapidary {
 namespace {
 
-int32_t ArgMax(const float* row, int64_t count) {
-  return static_cast<int32_t>(std::max_element(row, row + count) - row);
-}
+int32_t ArgMax(const float* row, int64_t count) { return static_cast<int32_t>(BestOf(row, count)); }
 
 double TopTwoGap(const float* row, int64_t count) {
   float best = -INFINITY, second = -INFINITY;
@@ -24,11 +24,6 @@ double TopTwoGap(const float* row, int64_t count) {
     }
   }
   return double{best} - double{second};
-}
-
-// How many are larger.
-int64_t RankOf(const float* row, int64_t count, int32_t id) {
-  return std::count_if(row, row + count, [&](float x) { return x > row[id]; });
 }
 
 }  // namespace
