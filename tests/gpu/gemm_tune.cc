@@ -165,11 +165,10 @@ class Product {
   int weight_ = 0, in_index_ = 0;
 };
 
-// Ways to cut a product for the own kernel. More than a few blocks a multiprocessor wait for one
-// another.
+// Ways to cut a product of up to kMaxSwapRows rows for the own kernel. More than a few blocks a
+// multiprocessor wait for one another.
 std::vector<SwapTiling> Tilings(const ModelProduct& shape, int rows) {
   std::vector<SwapTiling> tilings;
-  if (rows > kernels::kMaxSwapRows) return tilings;
   const int64_t most = int64_t{8} * kernels::NumSms(), depth = (shape.k + 63) / 64;
   for (const int weight_rows : {128, 64})
     for (const int input_rows : {8, 16, 32, 64, 80, 128}) {
@@ -177,8 +176,8 @@ std::vector<SwapTiling> Tilings(const ModelProduct& shape, int rows) {
       const int row_tiles = (rows + input_rows - 1) / input_rows;
       for (int splits = 1; splits <= weight_rows / 16; splits *= 2) {
         const int64_t blocks = (shape.n + weight_rows - 1) / weight_rows * splits * row_tiles;
-        if (splits > 1 && (depth < 2 * splits || blocks > most)) continue;
-        if (row_tiles > 1 && blocks > most) continue;
+        const bool is_cut = splits > 1 || row_tiles > 1;
+        if ((splits > 1 && depth < 2 * splits) || (is_cut && blocks > most)) continue;
         tilings.push_back({splits, input_rows, weight_rows});
       }
     }
@@ -203,8 +202,8 @@ GemmChoice Best(const ModelProduct& shape, const Product& product, CublasLt& bla
     best.algorithm = algorithm;
   }
   SwapTiling own;
-  for (const SwapTiling& tiling : Tilings(shape, rows)) {
-    if (!product.CanBeOwn(rows)) break;
+  const auto tilings = product.CanBeOwn(rows) ? Tilings(shape, rows) : std::vector<SwapTiling>();
+  for (const SwapTiling& tiling : tilings) {
     const double seconds = product.OfOwn(rows, tiling);
     if (seconds < of_own) of_own = seconds, own = tiling;
   }
